@@ -1,0 +1,84 @@
+# make         the library: librawdb.so and librawdb.a, release build
+# make test    everything that is tested, set-up included (may install Debian packages, needs root)
+# make demo    builds the examples and runs them; filestore on this machine's own C headers
+# make header  include/rawdb.h and the symbol list anew from src/ffi
+# make clean
+
+SHELL = /bin/bash
+.SHELLFLAGS = -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL = all
+
+CARGO ?= cargo
+CFLAGS ?= -O2
+WARNINGS = -Wall -Wextra -Wpedantic
+
+target = $(or $(CARGO_TARGET_DIR),target)
+release = $(target)/release
+demo = $(target)/demo
+tree = /usr/include
+
+.PHONY: all lib test demo header clean
+
+all: lib
+
+lib:
+	$(CARGO) build --release --lib
+
+test:
+	scripts/test
+
+header:
+	RAWDB_UPDATE_HEADER=1 $(CARGO) test --test header
+
+clean:
+	$(CARGO) clean
+
+# What a program with librawdb.a in it needs besides; the linker leaves out what it does not use.
+static_libs = -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
+
+$(demo)/%: examples_c/%.c include/rawdb.h lib
+	mkdir -p $(demo)
+	$(CC) -std=c99 $(CFLAGS) $(WARNINGS) -Iinclude -o $@ $< $(release)/librawdb.a $(static_libs)
+
+demo: $(demo)/quickstart $(demo)/filestore
+	@cd $(demo)
+	rm -rf quickstart.db files.db
+	usage() {
+	    ./filestore files.db stat
+	    stat -c '%n: %s bytes long, %b blocks of %B bytes' files.db/data files.db/regions
+	    du -sh files.db
+	}
+	step() { printf '\n== %s\n' "$$*"; }
+
+	step quickstart
+	./quickstart quickstart.db
+
+	step "storing $(tree)"
+	time ./filestore files.db put $(tree)
+	step "opening it again and comparing every byte"
+	./filestore files.db verify $(tree)
+	step "disk usage; the files themselves: $$(du -sh $(tree) | cut -f 1)"
+	usage
+
+	# Directories that have about a third of the files together.
+	mapfile -t third < <(./filestore files.db ls | awk '{
+	        n++
+	        if (split($$2, part, "/") > 4) of["/" part[2] "/" part[3] "/" part[4] "/"]++
+	    } END {
+	        for (dir in of) print of[dir], dir, n
+	    }' | sort -rn | awk '$$1 + sum <= $$3 * 0.36 { sum += $$1; print $$2 }')
+	step "removing a third: $${third[*]}"
+	./filestore files.db rm "$${third[@]}"
+	step "comparing the rest"
+	./filestore files.db verify $(tree) "$${third[@]}"
+	step "disk usage before compaction"
+	usage
+	step "compaction"
+	./filestore files.db compact
+	step "disk usage after compaction"
+	usage
+	step "comparing the rest once more"
+	./filestore files.db verify $(tree) "$${third[@]}"
+	echo
+	echo "demo: done"

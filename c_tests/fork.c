@@ -1,0 +1,317 @@
+/* Across fork: the child's copy of a handle refuses to write, the parent does not notice. */
+#include "check.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+
+static temp_dir dir;
+static rawdb *db;
+static rawdb_region *region;
+
+static void set_up(uint32_t flags)
+{
+    dir = temp_dir_new();
+    db = open_db(dir.db, flags);
+    region = create_region(db, "region");
+    CHECK_OK(rawdb_region_append(region, "before", 6, NULL));
+}
+
+static void tear_down(void)
+{
+    rawdb_region_close(region);
+    CHECK_OK(rawdb_close(db));
+    temp_dir_remove(&dir);
+}
+
+static void check_child(pid_t child)
+{
+    int status = 0;
+    CHECK(child > 0);
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void refuse_all(void)
+{
+    static const uint64_t ZERO = 0;
+    rawdb_region *created = (rawdb_region *)&dir;
+    void *room = &dir;
+    uint64_t offset = 99;
+
+    CHECK_STATUS(rawdb_region_append(region, "child", 5, &offset), RAWDB_E_FORKED);
+    CHECK_EQ(offset, 0);
+    CHECK(rawdb_last_error()[0] != '\0');
+    CHECK_STATUS(rawdb_region_write_at(region, 0, "child", 5), RAWDB_E_FORKED);
+    CHECK_STATUS(rawdb_region_write_batch(region, &ZERO, "child", 5, 1), RAWDB_E_FORKED);
+    CHECK_STATUS(rawdb_region_truncate(region, 0), RAWDB_E_FORKED);
+    CHECK_STATUS(rawdb_region_truncate_write(region, 0, "child", 5), RAWDB_E_FORKED);
+    CHECK_STATUS(rawdb_region_append_begin(region, 5, &room), RAWDB_E_FORKED);
+    CHECK(room == NULL);
+    CHECK_STATUS(rawdb_region_reserve(region, 1 << 20), RAWDB_E_FORKED);
+    CHECK_STATUS(rawdb_region_flush(region), RAWDB_E_FORKED);
+    CHECK_STATUS(rawdb_region_create(db, "child", &created), RAWDB_E_FORKED);
+    CHECK(created == NULL);
+    CHECK_STATUS(rawdb_remove(db, "region"), RAWDB_E_FORKED);
+    CHECK_STATUS(rawdb_rename(db, "region", "child", 0), RAWDB_E_FORKED);
+    CHECK_STATUS(rawdb_retain(db, NULL, 0), RAWDB_E_FORKED);
+    CHECK_STATUS(rawdb_reserve_file(db, UINT64_C(1) << 30), RAWDB_E_FORKED);
+    CHECK_STATUS(rawdb_reserve_regions(db, 100), RAWDB_E_FORKED);
+    CHECK_STATUS(rawdb_flush(db), RAWDB_E_FORKED);
+    CHECK_STATUS(rawdb_compact(db, NULL, NULL), RAWDB_E_FORKED);
+}
+
+static void check_refusals(uint32_t flags)
+{
+    pid_t child;
+    uint64_t len;
+    set_up(flags);
+    len = get_stats(db).file_len;
+    child = fork();
+    if (child == 0) {
+        refuse_all();
+        rawdb_region_close(region);
+        CHECK_STATUS(rawdb_close(db), RAWDB_E_FORKED); /* which lets go all the same */
+        _exit(0);
+    }
+    check_child(child);
+    CHECK_CONTENT(region, "before", 6);
+    CHECK_EQ(get_stats(db).region_count, 1);
+    CHECK_EQ(get_stats(db).file_len, len);
+    CHECK_OK(rawdb_region_append(region, ", after", 7, NULL));
+    CHECK_OK(rawdb_flush(db));
+    rawdb_region_close(region);
+    CHECK_OK(rawdb_close(db));
+
+    db = open_db(dir.db, flags);
+    CHECK_OK(rawdb_region_open(db, "region", &region));
+    CHECK_CONTENT(region, "before, after", 13);
+    tear_down();
+}
+
+static void test_refusals(void)
+{
+    check_refusals(0);
+    check_refusals(RAWDB_OPEN_GUARDED);
+}
+
+/* The child neither takes the parent's lock away by closing nor keeps it by living on. */
+static void test_lock(void)
+{
+    int go[2];
+    char byte = 0;
+    pid_t child;
+    rawdb *other = NULL;
+
+    set_up(0);
+    child = fork();
+    if (child == 0) {
+        rawdb_region_close(region);
+        CHECK_STATUS(rawdb_close(db), RAWDB_E_FORKED);
+        CHECK_STATUS(rawdb_open(dir.db, NULL, &other), RAWDB_E_LOCKED);
+        CHECK(other == NULL);
+        _exit(0);
+    }
+    check_child(child);
+    CHECK_STATUS(rawdb_open(dir.db, NULL, &other), RAWDB_E_LOCKED);
+    CHECK_OK(rawdb_region_append(region, "+", 1, NULL));
+
+    CHECK(pipe(go) == 0);
+    child = fork();
+    if (child == 0) { /* one that never touches the database, as a server's worker */
+        close(go[1]);
+        CHECK(read(go[0], &byte, 1) == 0);
+        close(go[0]);
+        rawdb_region_close(region);
+        CHECK_STATUS(rawdb_close(db), RAWDB_E_FORKED);
+        _exit(0);
+    }
+    close(go[0]);
+    rawdb_region_close(region);
+    CHECK_OK(rawdb_close(db));
+    db = open_db(dir.db, 0);
+    CHECK_OK(rawdb_region_open(db, "region", &region));
+    CHECK_CONTENT(region, "before+", 7);
+    close(go[1]);
+    check_child(child);
+    CHECK_OK(rawdb_region_append(region, "+", 1, NULL));
+    CHECK_CONTENT(region, "before++", 8);
+    tear_down();
+}
+
+/* The child of a program that is done with it may open the database as its own. */
+static void test_child_opens(void)
+{
+    pid_t child;
+    set_up(0);
+    rawdb_region_close(region);
+    CHECK_OK(rawdb_close(db));
+    child = fork();
+    if (child == 0) {
+        db = open_db(dir.db, 0);
+        CHECK_OK(rawdb_region_open(db, "region", &region));
+        CHECK_OK(rawdb_region_append(region, ", child", 7, NULL));
+        rawdb_region_close(region);
+        CHECK_OK(rawdb_close(db));
+        _exit(0);
+    }
+    check_child(child);
+    db = open_db(dir.db, 0);
+    CHECK_OK(rawdb_region_open(db, "region", &region));
+    CHECK_CONTENT(region, "before, child", 13);
+    tear_down();
+}
+
+/* An owner that is killed leaves no lock and loses nothing that a call had answered. */
+static void test_owner_killed(void)
+{
+    int ready[2], status = 0;
+    char byte = 0;
+    pid_t owner;
+
+    dir = temp_dir_new();
+    CHECK(pipe(ready) == 0);
+    owner = fork();
+    if (owner == 0) {
+        db = open_db(dir.db, 0);
+        region = create_region(db, "region");
+        CHECK_OK(rawdb_region_append(region, "flushed", 7, NULL));
+        CHECK_OK(rawdb_flush(db));
+        CHECK_OK(rawdb_region_append(region, ", unflushed", 11, NULL));
+        CHECK_OK(rawdb_region_write_at(region, 0, "F", 1));
+        rawdb_region_close(create_region(db, "created"));
+        CHECK(write(ready[1], "x", 1) == 1);
+        for (;;)
+            pause();
+    }
+    CHECK(owner > 0);
+    close(ready[1]);
+    CHECK(read(ready[0], &byte, 1) == 1);
+    close(ready[0]);
+    CHECK(kill(owner, SIGKILL) == 0);
+    CHECK(waitpid(owner, &status, 0) == owner && WIFSIGNALED(status));
+
+    db = open_db(dir.db, 0);
+    CHECK_EQ(get_stats(db).region_count, 2);
+    CHECK_OK(rawdb_region_open(db, "region", &region));
+    CHECK_CONTENT(region, "Flushed, unflushed", 18);
+    tear_down();
+}
+
+/* A view of before the fork can be read in the child, and outlives its release by the parent. */
+static void test_view_in_child(void)
+{
+    enum { SIZE = 100000 };
+    uint8_t *bytes = new_filled(SIZE, 1);
+    int go[2];
+    char byte = 0;
+    pid_t child;
+    rawdb_view view;
+
+    set_up(0);
+    CHECK_OK(rawdb_region_truncate_write(region, 0, bytes, SIZE));
+    CHECK_OK(rawdb_region_view(region, 0, RAWDB_TO_END, &view));
+    CHECK(pipe(go) == 0);
+    child = fork();
+    if (child == 0) {
+        close(go[1]);
+        CHECK(read(go[0], &byte, 1) == 0); /* until the parent has written */
+        CHECK(view.len == SIZE && memcmp(view.data, bytes, SIZE) == 0);
+        rawdb_view_release(&view);
+        rawdb_region_close(region);
+        CHECK_STATUS(rawdb_close(db), RAWDB_E_FORKED);
+        free(bytes);
+        _exit(0);
+    }
+    close(go[0]);
+    CHECK_OK(rawdb_region_write_at(region, 0, "other", 5));
+    close(go[1]);
+    check_child(child);
+    CHECK(memcmp(view.data, bytes, SIZE) == 0); /* the child released its copy alone */
+    CHECK_OK(rawdb_region_write_at(region, 0, "again", 5));
+    CHECK(memcmp(view.data, bytes, SIZE) == 0);
+    rawdb_view_release(&view);
+    memcpy(bytes, "again", 5);
+    CHECK_CONTENT(region, bytes, SIZE);
+    free(bytes);
+    tear_down();
+}
+
+/* A fork amid other threads' calls copies their locks as well; the child must not wait for them. */
+static volatile int stop;
+
+static void *write_on(void *argument)
+{
+    (void)argument;
+    while (!stop) {
+        CHECK_OK(rawdb_region_write_at(region, 0, "xyz", 3));
+        CHECK_OK(rawdb_flush(db));
+        rawdb_region_close(create_region(db, "other"));
+        CHECK_OK(rawdb_remove(db, "other"));
+    }
+    return NULL;
+}
+
+static void test_fork_amid_calls(void)
+{
+    unsigned i;
+    pthread_t thread;
+    set_up(0);
+    stop = 0;
+    CHECK(pthread_create(&thread, NULL, write_on, NULL) == 0);
+    for (i = 0; i < 100 / test_scale() + 1; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(60); /* ends a child that hangs */
+            refuse_all();
+            CHECK_STATUS(rawdb_close(db), RAWDB_E_FORKED);
+            _exit(0);
+        }
+        check_child(child);
+    }
+    stop = 1;
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK_CONTENT(region, "xyzore", 6);
+    tear_down();
+}
+
+/* A program that is executed inherits no descriptor of the database. */
+static void test_close_on_exec(void)
+{
+    struct dirent *entry;
+    DIR *fds;
+    int found = 0;
+    ssize_t n;
+
+    set_up(0);
+    fds = opendir("/proc/self/fd");
+    CHECK(fds != NULL);
+    while ((entry = readdir(fds)) != NULL) {
+        char link[300], target[600];
+        snprintf(link, sizeof link, "/proc/self/fd/%s", entry->d_name);
+        n = readlink(link, target, sizeof target - 1);
+        if (n < 0)
+            continue;
+        target[n] = '\0';
+        if (strstr(target, strrchr(dir.path, '/')) == NULL)
+            continue;
+        CHECK((fcntl(atoi(entry->d_name), F_GETFD) & FD_CLOEXEC) != 0);
+        found++;
+    }
+    closedir(fds);
+    CHECK(found >= 2);
+    tear_down();
+}
+
+int main(void)
+{
+    RUN(test_refusals);
+    RUN(test_lock);
+    RUN(test_child_opens);
+    RUN(test_owner_killed);
+    RUN(test_view_in_child);
+    RUN(test_fork_amid_calls);
+    RUN(test_close_on_exec);
+    return 0;
+}

@@ -1,0 +1,633 @@
+//! What the handles of one open database share.
+//!
+//! Locks, in the order in which they are taken; a thread that holds one takes only later ones:
+//!
+//! 1. the committer (a flush),
+//! 2. writer locks of regions, of several in the order of their slots,
+//! 3. the table,
+//! 4. the stripes of a region,
+//! 5. its retired places, its name.
+//!
+//! The system is called for something slow (sync, punch, copying a region) under no lock but the
+//! one that serialises just that: the committer's for a sync, the region's own for its bytes and
+//! blocks.
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::flush::Committer;
+use crate::fork;
+use crate::format::{self, round_up, Header, Identity, PAGE_SIZE};
+use crate::growth;
+use crate::options::Options;
+use crate::recovery::{recover, Found, Recovered};
+use crate::region::{RegionInner, Writer};
+use crate::space::{Extent, Space};
+use crate::storage::file::map_generously;
+use crate::storage::{File, Storage};
+use crate::table::{Slots, Table};
+use crate::view::Retired;
+
+/// Keeps a value off the cache lines (fetched in pairs) of its neighbours.
+#[repr(align(128))]
+pub(crate) struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// Read by every write of every region; written by flushes and failures only.
+struct HotWords {
+    /// The present flush epoch. Changes with the table lock held.
+    epoch: AtomicU64,
+    /// The last epoch that is durable.
+    durable_epoch: AtomicU64,
+    /// No change is possible: opened for reading only, or a sync has failed.
+    stopped: AtomicBool,
+    /// Of the process that opened the database.
+    process_mark: u32,
+}
+
+pub(crate) struct Engine {
+    hot: Apart<HotWords>,
+    pub storage: Arc<dyn Storage>,
+    /// `data` is written by system calls.
+    pub guarded: bool,
+    read_only: bool,
+    min_file_len: u64,
+    /// The first failed sync.
+    failure: OnceLock<Error>,
+    pub table: Apart<Mutex<Table>>,
+    pub committer: Apart<Mutex<Committer>>,
+    /// How many flushes have begun.
+    pub flushes: AtomicU64,
+    /// Of the last durable table.
+    pub generation: AtomicU64,
+    /// What keeps the files locked: the open database, and beyond its end stripes with views and
+    /// append buffers.
+    holders: AtomicUsize,
+}
+
+impl Engine {
+    /// Opens the database in `storage`, or creates one there if the options allow.
+    pub fn open(storage: Arc<dyn Storage>, options: &Options) -> Result<Arc<Engine>> {
+        let recovered = match find(&*storage)? {
+            Found::Table(_) if options.create_new => {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!("{} is a database already", place(&*storage)),
+                ))
+            }
+            Found::Table(recovered) => recovered,
+            Found::Nothing if options.read_only || options.no_create => {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("{} holds no database yet", place(&*storage)),
+                ))
+            }
+            Found::Nothing => {
+                create(&*storage)?;
+                match find(&*storage)? {
+                    Found::Table(recovered) => recovered,
+                    Found::Nothing => {
+                        return Err(Error::new(
+                            ErrorKind::Io,
+                            format!("{} does not keep what is written to it", place(&*storage)),
+                        ))
+                    }
+                }
+            }
+        };
+
+        let guarded = options.guarded || !storage.keeps_allocated();
+        let data = storage.path(File::Data);
+        let file_len =
+            storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
+        // A length that is not whole pages comes from outside. Recovery has checked that it covers
+        // all regions.
+        let file_len = round_up(file_len);
+        let window = if options.read_only {
+            map_generously(&*storage, file_len, file_len, false)?
+        } else {
+            storage
+                .set_len(File::Data, file_len)
+                .map_err(|error| Error::io("extend", data, &error))?;
+            map_generously(&*storage, file_len, options.max_address_space, !guarded)?
+        };
+
+        let Recovered { ref header, capacity, .. } = recovered;
+        let slots = Slots {
+            free: (0..header.slots)
+                .rev()
+                .filter(|&slot| recovered.slots[slot as usize].region.is_none())
+                .collect(),
+            next: header.slots,
+            capacity,
+        };
+        let space = Space::new(file_len, options.effective_reclaim_threshold());
+        let table = Table::new(space, Arc::new(window), slots, options.max_address_space);
+        let engine = Arc::new(Engine {
+            hot: Apart(HotWords {
+                epoch: AtomicU64::new(1),
+                durable_epoch: AtomicU64::new(0),
+                stopped: AtomicBool::new(options.read_only),
+                process_mark: fork::process_mark(),
+            }),
+            storage,
+            guarded,
+            read_only: options.read_only,
+            min_file_len: options.min_file_len,
+            failure: OnceLock::new(),
+            table: Apart(Mutex::new(table)),
+            committer: Apart(Mutex::new(Committer::new(&recovered))),
+            flushes: AtomicU64::new(0),
+            generation: AtomicU64::new(header.generation),
+            holders: AtomicUsize::new(1),
+        });
+        engine.enter_recovered(recovered);
+        if !options.read_only && options.min_file_len > 0 {
+            if let Err(error) = engine.reserve_file(options.min_file_len) {
+                // Regions and engine refer to each other; closing parts them.
+                let _ = engine.close();
+                return Err(error);
+            }
+        }
+        Ok(engine)
+    }
+
+    /// Fills the table with what recovery found.
+    fn enter_recovered(self: &Arc<Self>, recovered: Recovered) {
+        let mut table = self.table.lock();
+        let table = &mut *table;
+        let file_len = table.space.file_len();
+        let mut used = vec![Extent { start: 0, len: PAGE_SIZE }];
+        table.names.reserve(recovered.header.regions as usize);
+        for (slot, found) in recovered.slots.into_iter().enumerate() {
+            let Some(region) = found.region else { continue };
+            // A crash may have cost the file its reserved end, which holds nothing. What is
+            // reserved beyond it may be given to another region, so the next table must not say
+            // otherwise.
+            let reserved = region.reserved.min(file_len.saturating_sub(region.start));
+            let extent = Extent { start: region.start, len: reserved };
+            let place = (reserved > 0).then(|| (extent, table.window.clone()));
+            if reserved > 0 {
+                used.push(extent);
+            }
+            let name: Arc<str> = region.name.into();
+            let inner =
+                RegionInner::recovered(self.clone(), slot as u64, name.clone(), place, region.len);
+            if !self.read_only && (found.abandoned || reserved < region.reserved) {
+                inner.enter_dirty(table);
+            }
+            table.names.insert(name, inner);
+        }
+        used.sort_unstable_by_key(|extent| extent.start);
+        used.push(Extent { start: file_len, len: 0 });
+        for pair in used.windows(2) {
+            let (start, end) = (pair[0].end(), pair[1].start);
+            if start < end {
+                // After a clean close free space has few blocks; after a crash it may have any.
+                let occupied = if recovered.clean { 0 } else { end - start };
+                table.space.give_back(Extent { start, len: end - start }, occupied);
+            }
+        }
+    }
+
+    /// The present flush epoch.
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        self.hot.epoch.load(Ordering::Acquire)
+    }
+
+    /// Ends the present epoch; returns it. With the table lock held.
+    pub fn end_epoch(&self, _table: &mut MutexGuard<'_, Table>) -> u64 {
+        self.hot.epoch.fetch_add(1, Ordering::AcqRel)
+    }
+
+    #[inline]
+    pub fn durable_epoch(&self) -> u64 {
+        self.hot.durable_epoch.load(Ordering::Acquire)
+    }
+
+    /// With the table lock held.
+    pub fn set_durable(&self, table: &mut Table, epoch: u64) {
+        table.set_durable(epoch);
+        self.hot.durable_epoch.store(epoch, Ordering::Release);
+    }
+
+    /// Refuses a call in a forked child. To be asked before any lock is taken.
+    #[inline]
+    pub fn check_process(&self) -> Result<()> {
+        if fork::is_same_process(self.hot.process_mark) {
+            return Ok(());
+        }
+        Err(self.forked())
+    }
+
+    #[cold]
+    fn forked(&self) -> Error {
+        Error::new(
+            ErrorKind::Forked,
+            format!("{} was opened before a fork, by the parent process", place(&*self.storage)),
+        )
+    }
+
+    /// Refuses everything after a failed sync.
+    pub fn check_usable(&self) -> Result<()> {
+        match self.failure.get() {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a change that cannot be made.
+    #[inline]
+    pub fn check_writable(&self) -> Result<()> {
+        self.check_process()?;
+        if self.hot.stopped.load(Ordering::Relaxed) {
+            return Err(self.stopped());
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn stopped(&self) -> Error {
+        match self.failure.get() {
+            Some(failure) => failure.clone(),
+            None => Error::new(
+                ErrorKind::ReadOnly,
+                format!("{} is open for reading only", place(&*self.storage)),
+            ),
+        }
+    }
+
+    /// A sync has failed. What was dirty may be gone from memory without having reached the disk,
+    /// so no later sync proves anything: the database accepts no change until it is opened again.
+    pub fn fail(&self, file: File, error: &std::io::Error) -> Error {
+        let error = Error::io("sync", self.storage.path(file), error).with_kind(ErrorKind::Io);
+        let first = self.failure.get_or_init(|| error);
+        self.hot.stopped.store(true, Ordering::Relaxed);
+        first.clone()
+    }
+
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    #[cold]
+    pub fn no_memory(&self, bytes: u64) -> Error {
+        Error::new(ErrorKind::NoMemory, format!("no memory for a buffer of {bytes} bytes"))
+    }
+
+    /// Gives a place blocks for its first `need` bytes, better `want`, the first `from` of which
+    /// have some. Returns how many have them then. If that fails, nothing that `unneeded` or a
+    /// later byte got is kept from others.
+    pub fn allocate(
+        &self,
+        place: Extent,
+        from: u64,
+        need: u64,
+        want: u64,
+        unneeded: u64,
+    ) -> Result<u64> {
+        if self.guarded {
+            // A write through the system can say that there is no space.
+            return Ok(place.len);
+        }
+        let want = want.min(place.len);
+        assert!(from < need && need <= want);
+        let attempt =
+            |to: u64| self.storage.allocate(File::Data, place.start + from, to - from).map(|()| to);
+        let full = |error: &std::io::Error| {
+            matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+        };
+        let mut result = attempt(want);
+        if result.as_ref().is_err_and(full) && need < want {
+            result = attempt(need);
+        }
+        if result.as_ref().is_err_and(full) && self.reclaim_occupied() {
+            result = attempt(need);
+        }
+        result.map_err(|error| {
+            // A failed allocation may have taken what was left of the disk.
+            if unneeded < want {
+                let _ = self.storage.punch(place.start + unneeded, want - unneeded);
+            }
+            Error::io("allocate space in", self.storage.path(File::Data), &error)
+        })
+    }
+
+    /// Gives the blocks of a range of `data` back.
+    pub fn punch(&self, extent: Extent) -> Result<()> {
+        self.storage
+            .punch(extent.start, extent.len)
+            .map_err(|error| Error::io("free space in", self.storage.path(File::Data), &error))
+    }
+
+    /// Writes to `data` through the system.
+    pub fn write_data(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.storage
+            .write(File::Data, offset, bytes)
+            .map_err(|error| Error::io("write", self.storage.path(File::Data), &error))
+    }
+
+    /// The last view of a retired place has been released.
+    pub fn release_pinned(&self, retired: &Retired) {
+        let mut table = self.table.lock();
+        table.pinned_bytes -= retired.extent.len;
+        table.give_up(retired.extent, retired.occupied, retired.epoch);
+    }
+
+    /// One more reason to keep the files locked.
+    pub fn hold(&self) {
+        self.holders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One reason less.
+    pub fn let_go(&self) {
+        if self.holders.fetch_sub(1, Ordering::AcqRel) == 1 && self.check_process().is_ok() {
+            self.storage.unlock();
+        }
+    }
+
+    /// The region of this name, created if there is none.
+    pub fn create_region(self: &Arc<Self>, name: &str) -> Result<Arc<RegionInner>> {
+        self.check_process()?;
+        format::check_name(name).map_err(|reason| invalid_name(name, reason))?;
+        let mut table = self.table.lock();
+        if let Some(region) = table.names.get(name) {
+            return Ok(region.clone());
+        }
+        self.check_writable()?;
+        let slot = table.slots.take(&*self.storage)?;
+        let name: Arc<str> = name.into();
+        let region = RegionInner::new(self.clone(), slot, name.clone());
+        region.enter_dirty(&mut table);
+        table.names.insert(name, region.clone());
+        Ok(region)
+    }
+
+    /// The region of this name.
+    pub fn find_region(&self, name: &str) -> Result<Arc<RegionInner>> {
+        self.check_process()?;
+        format::check_name(name).map_err(|reason| invalid_name(name, reason))?;
+        self.table.lock().names.get(name).cloned().ok_or_else(|| not_found(name))
+    }
+
+    pub fn remove(&self, name: &str) -> Result<()> {
+        self.check_writable()?;
+        loop {
+            let region = self.find_region(name)?;
+            match self.remove_region(&region) {
+                // Removed by another thread since it was found; there may be a new one.
+                Err(error) if error.kind() == ErrorKind::Removed => {}
+                // Renamed by another thread: removed under its new name, which is as if the
+                // removal had come first.
+                result => return result,
+            }
+        }
+    }
+
+    pub fn remove_region(&self, region: &Arc<RegionInner>) -> Result<()> {
+        self.check_writable()?;
+        let mut writer = region.lock_live()?;
+        if RegionInner::is_appending(&writer) {
+            drop(writer);
+            return Err(region.busy());
+        }
+        let mut table = self.table.lock();
+        take_out(&mut table, region, &mut writer);
+        Ok(())
+    }
+
+    /// Gives the region `from` the name `to`, in the place of the region that has it if `replace`.
+    pub fn rename(&self, from: &str, to: &str, replace: bool) -> Result<()> {
+        self.check_writable()?;
+        format::check_name(to).map_err(|reason| invalid_name(to, reason))?;
+        let new_name: Arc<str> = to.into();
+        loop {
+            let region = self.find_region(from)?;
+            if from == to {
+                return Ok(());
+            }
+            let target = self.table.lock().names.get(to).cloned();
+            let mut involved: Vec<_> = target.iter().chain([&region]).collect();
+            let Some((mut table, mut writers)) = self.lock_regions(&mut involved, |table| {
+                same(table.names.get(from), Some(&region))
+                    && same(table.names.get(to), target.as_ref())
+            }) else {
+                continue;
+            };
+            if let Some(target) = &target {
+                if !replace {
+                    return Err(Error::new(
+                        ErrorKind::AlreadyExists,
+                        format!("cannot rename {from:?}: there is a region {to:?}"),
+                    ));
+                }
+                let index = involved.iter().position(|it| Arc::ptr_eq(it, target));
+                let writer = &mut writers[index.expect("the target is involved")];
+                if RegionInner::is_appending(writer) {
+                    return Err(target.busy());
+                }
+                take_out(&mut table, target, writer);
+            }
+            let index = involved.iter().position(|it| Arc::ptr_eq(it, &region));
+            let writer = &mut writers[index.expect("the region is involved")];
+            region.touch_in_new_epoch(writer, &mut table);
+            table.names.remove(from);
+            region.set_name(writer, new_name.clone());
+            table.names.insert(new_name, region.clone());
+            return Ok(());
+        }
+    }
+
+    /// Removes every region that is not named.
+    pub fn retain(&self, names: &[&str]) -> Result<()> {
+        self.check_writable()?;
+        for name in names {
+            format::check_name(name).map_err(|reason| invalid_name(name, reason))?;
+        }
+        let kept: std::collections::HashSet<&str> = names.iter().copied().collect();
+        loop {
+            let victims: Vec<Arc<RegionInner>> = {
+                let table = self.table.lock();
+                let names = table.names.iter().filter(|(name, _)| !kept.contains(&***name));
+                names.map(|(_, region)| region.clone()).collect()
+            };
+            let mut involved: Vec<_> = victims.iter().collect();
+            let Some((mut table, mut writers)) = self.lock_regions(&mut involved, |table| {
+                let others = table.names.keys().filter(|name| !kept.contains(&***name)).count();
+                others == victims.len()
+                    && victims.iter().all(|it| same(table.names.get(&it.name()), Some(it)))
+            }) else {
+                continue;
+            };
+            let mut pairs = involved.iter().zip(&writers);
+            if let Some((region, _)) = pairs.find(|(_, writer)| RegionInner::is_appending(writer)) {
+                return Err(region.busy());
+            }
+            for (region, writer) in involved.iter().zip(&mut writers) {
+                take_out(&mut table, region, writer);
+            }
+            return Ok(());
+        }
+    }
+
+    /// Locks the writers of `regions`, which it sorts into lock order, and the table. `None` where
+    /// the table has changed meanwhile so that `unchanged` no longer holds.
+    #[allow(clippy::type_complexity)]
+    fn lock_regions<'a>(
+        &'a self,
+        regions: &mut Vec<&'a Arc<RegionInner>>,
+        unchanged: impl FnOnce(&Table) -> bool,
+    ) -> Option<(MutexGuard<'a, Table>, Vec<MutexGuard<'a, Writer>>)> {
+        regions.sort_unstable_by_key(|region| region.slot);
+        let writers = regions.iter().map(|region| region.writer.lock()).collect();
+        let table = self.table.lock();
+        unchanged(&table).then_some((table, writers))
+    }
+
+    /// Makes `data` at least `min_len` long.
+    pub fn reserve_file(&self, min_len: u64) -> Result<()> {
+        self.check_writable()?;
+        self.table.lock().grow_file(&*self.storage, !self.guarded, min_len)
+    }
+
+    /// Makes room in `regions` for `count` regions in all.
+    pub fn reserve_regions(&self, count: u64) -> Result<()> {
+        self.check_writable()?;
+        if count > format::MAX_FILE_LEN / (2 * PAGE_SIZE) - 1 {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("{count} regions are more than a database can hold"),
+            ));
+        }
+        let mut table = self.table.lock();
+        // Slots that wait for a flush do not count as free, and neither do those in use.
+        let taken = table.slots.next - table.slots.free.len() as u64;
+        let missing = count.saturating_sub(taken).saturating_sub(table.slots.free.len() as u64);
+        let capacity = table.slots.next + missing;
+        table.slots.grow(&*self.storage, capacity)
+    }
+
+    /// Flushes and takes every handle out of use. The files stay locked while views are open.
+    pub fn close(&self) -> Result<()> {
+        // In a forked child nothing is freed: the locks cannot be trusted, and the files are the
+        // parent's.
+        self.check_process()?;
+        let regions: Vec<_> = self.table.lock().names.values().cloned().collect();
+        for region in &regions {
+            region.set_closed();
+        }
+        // Nothing changes a region from here on, so this flush is complete.
+        let result = if self.read_only {
+            Ok(())
+        } else {
+            self.flush()
+                .and_then(|()| self.committer.lock().finish(self))
+                .and_then(|()| self.cut_file())
+        };
+        let mut table = self.table.lock();
+        table.dirty.clear();
+        let names = std::mem::take(&mut table.names);
+        drop(table);
+        drop(names);
+        self.let_go();
+        result
+    }
+
+    /// Cuts the free end off `data`.
+    pub fn cut_file(&self) -> Result<()> {
+        let mut table = self.table.lock();
+        let len = table.space.free_end().max(round_up(self.min_file_len.min(format::MAX_FILE_LEN)));
+        if len < table.space.file_len() {
+            self.storage
+                .set_len(File::Data, len)
+                .map_err(|error| Error::io("cut", self.storage.path(File::Data), &error))?;
+            table.space.cut(len);
+        }
+        Ok(())
+    }
+}
+
+/// Takes a region out of the table.
+fn take_out(table: &mut Table, region: &Arc<RegionInner>, writer: &mut Writer) {
+    region.touch_in_new_epoch(writer, table);
+    let removed = table.names.remove(&region.name());
+    assert!(same(removed.as_ref(), Some(region)), "a live region is in the table by its name");
+    region.set_removed(writer, table);
+}
+
+fn same(a: Option<&Arc<RegionInner>>, b: Option<&Arc<RegionInner>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn invalid_name(name: &str, reason: &str) -> Error {
+    // Names that are too long are not repeated in full.
+    let shown: String = name.chars().take(64).collect();
+    let dots = if shown.len() < name.len() { "..." } else { "" };
+    Error::new(
+        ErrorKind::InvalidName,
+        format!("{shown:?}{dots} ({} bytes) cannot name a region: {reason}", name.len()),
+    )
+}
+
+fn not_found(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no region {name:?}"))
+}
+
+/// How messages name the database: by the directory of its files.
+fn place(storage: &dyn Storage) -> String {
+    let path = storage.path(File::Data);
+    path.parent().unwrap_or(path).display().to_string()
+}
+
+/// Looks for a database.
+fn find(storage: &dyn Storage) -> Result<Found> {
+    let (data, regions) = (storage.path(File::Data), storage.path(File::Regions));
+    let identity = storage.read_identity().map_err(|error| Error::io("read", data, &error))?;
+    let data_len = storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
+    let table = storage.read_regions().map_err(|error| Error::io("read", regions, &error))?;
+    recover(&place(storage), &identity, data_len, (*table).as_ref())
+}
+
+/// Makes an empty database of two empty files, or of what an interrupted creation left.
+fn create(storage: &dyn Storage) -> Result<()> {
+    let failed = |action: &'static str, file: File| {
+        move |error: std::io::Error| Error::io(action, storage.path(file), &error)
+    };
+    // The names come first: once `data` has an identity, `regions` must be there.
+    storage.sync_directory().map_err(failed("sync the directory of", File::Data))?;
+    storage.set_len(File::Regions, 0).map_err(failed("create", File::Regions))?;
+    storage.set_len(File::Data, 0).map_err(failed("create", File::Data))?;
+    let uuid = storage.new_uuid().map_err(failed("make an identity for", File::Data))?;
+    let header = Header { uuid, generation: 1, slots: 0, regions: 0, digest: 0 };
+    let page = format::encode_header(&header);
+    let capacity = growth::slots(0);
+    storage
+        .allocate(File::Regions, 0, format::slot_offset(capacity, 0))
+        .map_err(failed("make room for regions in", File::Regions))?;
+    for side in 0..2 {
+        storage
+            .write(File::Regions, format::header_offset(side), page.bytes())
+            .map_err(failed("write", File::Regions))?;
+    }
+    storage.sync(File::Regions).map_err(failed("sync", File::Regions))?;
+    // The identity comes last: without it there is no database. See `recovery`.
+    let page = format::encode_identity(&Identity { uuid });
+    storage.write(File::Data, 0, page.bytes()).map_err(failed("write", File::Data))?;
+    storage.sync(File::Data).map_err(failed("sync", File::Data))
+}

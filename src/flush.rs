@@ -1,0 +1,201 @@
+//! Flush: one moment of all regions, made durable.
+//!
+//! A flush ends the present epoch, collects every region that changed in it as it was at that
+//! moment, syncs `data`, and then writes the changed slots and a header to `regions` and syncs
+//! that. Writers go on meanwhile, in the next epoch.
+
+use std::sync::atomic::Ordering;
+
+use parking_lot::MutexGuard;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::format::{self, Entry, Header, RegionEntry};
+use crate::recovery::Recovered;
+use crate::region::{Change, Cut};
+use crate::storage::File;
+
+/// What is known of the durable table. Whoever holds it is the one who flushes.
+pub(crate) struct Committer {
+    header: Header,
+    /// The header page that holds the durable header.
+    header_page: u8,
+    /// Both pages do.
+    headers_equal: bool,
+    slots: Vec<DurableSlot>,
+    /// Vacant slots on whose other side an interrupted flush has left an entry that the next
+    /// header would bring to life.
+    haunted: Vec<u64>,
+    next_generation: u64,
+    /// `data` may have bytes that no sync has covered.
+    data_dirty: bool,
+    /// The number of the last flush that succeeded, as counted by [`Engine::flushes`].
+    succeeded: u64,
+}
+
+#[derive(Clone, Copy)]
+struct DurableSlot {
+    side: u8,
+    /// 0 for a vacant slot.
+    digest: u128,
+}
+
+/// A slot that has never been written takes its first entry on side 0.
+const NEVER_WRITTEN: DurableSlot = DurableSlot { side: 1, digest: 0 };
+
+impl Committer {
+    pub fn new(recovered: &Recovered) -> Committer {
+        let used = recovered.header.slots as usize;
+        Committer {
+            header: recovered.header,
+            header_page: recovered.header_page,
+            headers_equal: recovered.clean,
+            slots: recovered.slots[..used]
+                .iter()
+                .map(|slot| DurableSlot { side: slot.side, digest: slot.digest })
+                .collect(),
+            haunted: (0u64..)
+                .zip(&recovered.slots)
+                .filter(|(_, slot)| slot.abandoned && slot.region.is_none())
+                .map(|(number, _)| number)
+                .collect(),
+            next_generation: recovered.newest_generation + 1,
+            // A process that died may have left overwritten bytes unsynced.
+            data_dirty: !recovered.clean,
+            succeeded: 0,
+        }
+    }
+
+    /// Makes the table durable as the cuts say.
+    fn commit(&mut self, engine: &Engine, cuts: &[(u64, Cut)]) -> Result<()> {
+        let mut changes: Vec<(u64, &Change)> = cuts
+            .iter()
+            .filter(|(_, cut)| !matches!(cut.change, Change::None))
+            .map(|(slot, cut)| (*slot, &cut.change))
+            .collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.haunted.retain(|haunted| changes.iter().all(|(slot, _)| slot != haunted));
+        changes.extend(self.haunted.iter().map(|&slot| (slot, &Change::Vacate)));
+
+        let storage = &*engine.storage;
+        let path = storage.path(File::Regions);
+        let write = |offset: u64, bytes: &[u8]| {
+            storage
+                .write(File::Regions, offset, bytes)
+                .map_err(|error| Error::io("write", path, &error))
+        };
+
+        // Whatever becomes of this flush, its generation is not used again: what it leaves on the
+        // disk must not pass for part of a later one.
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        let mut header = Header { generation, ..self.header };
+        let mut written = Vec::with_capacity(changes.len());
+        for (slot, change) in changes {
+            let durable = self.slots.get(slot as usize).copied().unwrap_or(NEVER_WRITTEN);
+            let region = match change {
+                Change::Entry { name, extent, len } => {
+                    Some(RegionEntry { name, start: extent.start, len: *len, reserved: extent.len })
+                }
+                _ => None,
+            };
+            let is_region = region.is_some();
+            let page = format::encode_entry(&Entry { slot, generation, region });
+            let side = 1 - durable.side;
+            write(format::slot_offset(slot, side), page.bytes())?;
+
+            let digest = if is_region { page.digest() } else { 0 };
+            header.digest = header.digest.wrapping_sub(durable.digest).wrapping_add(digest);
+            header.regions -= u64::from(durable.digest != 0);
+            header.regions += u64::from(is_region);
+            header.slots = header.slots.max(slot + 1);
+            written.push((slot, DurableSlot { side, digest }));
+        }
+        let header_page = 1 - self.header_page;
+        write(format::header_offset(header_page), format::encode_header(&header).bytes())?;
+        storage.sync(File::Regions).map_err(|error| engine.fail(File::Regions, &error))?;
+
+        self.slots.resize(header.slots as usize, NEVER_WRITTEN);
+        for (slot, durable) in written {
+            self.slots[slot as usize] = durable;
+        }
+        self.header = header;
+        self.header_page = header_page;
+        self.headers_equal = false;
+        self.haunted.clear();
+        engine.generation.store(generation, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes the durable header to the other page as well: a database at rest has two equal
+    /// headers, so that damage to one is noticed and does no harm.
+    pub fn finish(&mut self, engine: &Engine) -> Result<()> {
+        if self.headers_equal {
+            return Ok(());
+        }
+        let storage = &*engine.storage;
+        let offset = format::header_offset(1 - self.header_page);
+        storage
+            .write(File::Regions, offset, format::encode_header(&self.header).bytes())
+            .map_err(|error| Error::io("write", storage.path(File::Regions), &error))?;
+        storage.sync(File::Regions).map_err(|error| engine.fail(File::Regions, &error))?;
+        self.headers_equal = true;
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Makes everything durable that happened before the call. Callers that wait for a flush in
+    /// progress share the next one.
+    pub fn flush(&self) -> Result<()> {
+        self.check_process()?;
+        if self.is_read_only() {
+            return Ok(());
+        }
+        // A flush that had begun by now may have missed what happened before this call.
+        let begun = self.flushes.load(Ordering::Acquire);
+        let mut committer = self.committer.lock();
+        if committer.succeeded <= begun {
+            self.flush_once(&mut committer)?;
+            drop(committer);
+            self.reclaim_large();
+        }
+        Ok(())
+    }
+
+    fn flush_once(&self, committer: &mut MutexGuard<'_, Committer>) -> Result<()> {
+        self.check_usable()?;
+        let number = self.flushes.fetch_add(1, Ordering::AcqRel) + 1;
+        let (epoch, dirty) = {
+            let mut table = self.table.lock();
+            (self.end_epoch(&mut table), std::mem::take(&mut table.dirty))
+        };
+        let cuts: Vec<(u64, Cut)> =
+            dirty.iter().map(|region| (region.slot, region.collect(epoch))).collect();
+
+        committer.data_dirty |= cuts.iter().any(|(_, cut)| cut.bytes_changed);
+        let mut result = Ok(());
+        if committer.data_dirty {
+            result = self.storage.sync(File::Data).map_err(|error| self.fail(File::Data, &error));
+        }
+        if result.is_ok() {
+            committer.data_dirty = false;
+            result = committer.commit(self, &cuts);
+        }
+        if result.is_err() {
+            for (region, (_, cut)) in dirty.iter().zip(&cuts) {
+                region.collect_again(cut);
+            }
+            return result;
+        }
+
+        let mut table = self.table.lock();
+        self.set_durable(&mut table, epoch);
+        let vacated = cuts.iter().filter(|(_, cut)| matches!(cut.change, Change::Vacate));
+        table.slots.free.extend(vacated.map(|(slot, _)| slot));
+        committer.succeeded = number;
+        Ok(())
+    }
+}

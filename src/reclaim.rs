@@ -1,0 +1,79 @@
+//! Giving free space back to the file system.
+//!
+//! A hole is taken out of the free space while it is punched, so that nobody is given it
+//! meanwhile and no lock is held.
+
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::space::Extent;
+
+impl Engine {
+    /// After a flush: punches the large holes. A failure costs nothing but the space.
+    pub fn reclaim_large(&self) {
+        loop {
+            let hole = self.table.lock().space.take_reclaimable();
+            let Some(hole) = hole else { return };
+            if self.punch_hole(hole).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// On a full disk: punches every hole that may have blocks. Says whether there was any.
+    pub fn reclaim_occupied(&self) -> bool {
+        let mut punched = false;
+        let holes = self.table.lock().space.occupied_holes();
+        for start in holes {
+            let hole = self.table.lock().space.take_hole(start);
+            punched |= hole.is_some_and(|hole| self.punch_hole(hole).is_ok());
+        }
+        punched
+    }
+
+    /// Punches a hole that has been taken out, and puts it back.
+    fn punch_hole(&self, hole: Extent) -> Result<()> {
+        let punched = self.punch(hole);
+        // Counted as given back in either case: a file system that refuses now would be asked
+        // after every flush. `compact` asks again.
+        self.table.lock().space.give_back(hole, 0);
+        punched
+    }
+
+    /// Flushes, punches everything that can be punched, and cuts the free end off the file.
+    pub fn compact(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<()> {
+        self.check_writable()?;
+        self.flush()?;
+        let (holes, regions) = {
+            let table = self.table.lock();
+            let regions: Vec<_> = table.names.values().cloned().collect();
+            (table.space.holes(), regions)
+        };
+        let total = (holes.len() + regions.len()) as u64;
+        let mut done = 0;
+        let mut step = || {
+            let go_on = progress(done, total);
+            done += 1;
+            if go_on {
+                Ok(())
+            } else {
+                Err(Error::new(
+                    ErrorKind::Cancelled,
+                    format!("compaction was stopped after {} of {total} steps", done - 1),
+                ))
+            }
+        };
+        for start in holes {
+            step()?;
+            let hole = self.table.lock().space.take_hole(start);
+            if let Some(hole) = hole {
+                self.punch_hole(hole)?;
+            }
+        }
+        for region in regions {
+            step()?;
+            region.punch_tail()?;
+        }
+        step()?;
+        self.cut_file()
+    }
+}

@@ -1,0 +1,349 @@
+//! From the bytes of two files to a table that can be trusted, or to a reason why not.
+//!
+//! Nothing in here writes. What comes out has been checked as a whole: the rest of the library
+//! does arithmetic on it without looking back.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{
+    self, decode_entry, decode_header, decode_identity, round_up, Header, PageError, PAGE_SIZE,
+};
+
+/// How many damaged pages a message names.
+const PAGES_NAMED: usize = 4;
+
+/// What the two files hold.
+pub(crate) enum Found {
+    /// No database: the files are new, or their creation was cut short before any `open` returned.
+    Nothing,
+    /// A database.
+    Table(Recovered),
+}
+
+/// The region table of the last durable flush.
+pub(crate) struct Recovered {
+    pub header: Header,
+    /// The header page that holds it; the other one may be overwritten.
+    pub header_page: u8,
+    /// Both header pages are this header: nothing happened after a clean close.
+    pub clean: bool,
+    pub slots: Vec<RecoveredSlot>,
+    /// How many slots the file has room for, used or not.
+    pub capacity: u64,
+    /// No page of the file has a larger generation.
+    pub newest_generation: u64,
+}
+
+/// A slot of the table.
+pub(crate) struct RecoveredSlot {
+    /// The side that holds the durable entry.
+    pub side: u8,
+    /// A flush that did not complete has left something on the other side, which would pass for
+    /// part of a later table if it were not overwritten.
+    pub abandoned: bool,
+    pub digest: u128,
+    pub region: Option<RecoveredRegion>,
+}
+
+pub(crate) struct RecoveredRegion {
+    pub name: String,
+    pub start: u64,
+    pub len: u64,
+    pub reserved: u64,
+}
+
+/// Reads the first page of `data` and all of `regions`; `data_len` is the length of `data`.
+/// `place` names the database in messages.
+pub(crate) fn recover(
+    place: &str,
+    identity: &[u8],
+    data_len: u64,
+    regions: &[u8],
+) -> Result<Found> {
+    let corrupt =
+        |what: String| Error::new(ErrorKind::Corrupt, format!("{place} is damaged: {what}"));
+    let newer = |file: &str, page: u64, reason: &PageError| {
+        Error::new(ErrorKind::Incompatible, format!("{place}: {file} page {page}: {reason}"))
+    };
+
+    let headers = [read_header(regions, 0), read_header(regions, 1)];
+    if is_unfinished_creation(identity, data_len, regions, &headers) {
+        return Ok(Found::Nothing);
+    }
+
+    let identity = match identity.len() as u64 {
+        PAGE_SIZE => decode_identity(identity),
+        _ => Err(PageError::Blank),
+    }
+    .map_err(|reason| match reason {
+        PageError::Version(_) => newer("data", 0, &reason),
+        _ => corrupt(format!("data page 0: {reason}")),
+    })?;
+
+    for (page, header) in headers.iter().enumerate() {
+        match header {
+            Err(reason @ PageError::Version(_)) => {
+                return Err(newer("regions", page as u64, reason))
+            }
+            Ok(header) if header.uuid != identity.uuid => {
+                return Err(corrupt(format!(
+                    "regions page {page}: field uuid: the page belongs to another database than \
+                     data page 0"
+                )))
+            }
+            _ => {}
+        }
+    }
+
+    let sides = Sides::read(regions);
+    let mut candidates: Vec<(u8, Header)> = headers
+        .iter()
+        .enumerate()
+        .filter_map(|(page, header)| Some((page as u8, *header.as_ref().ok()?)))
+        .collect();
+    candidates.sort_by_key(|(_, header)| std::cmp::Reverse(header.generation));
+    let clean = candidates.len() == 2 && candidates[0].1 == candidates[1].1;
+    if clean {
+        candidates.truncate(1);
+    }
+
+    let mut rejected = String::new();
+    for (page, header) in &candidates {
+        if header.slots > sides.slots() {
+            let _ = write!(
+                rejected,
+                "; regions page {page}: field slots: {}, but the file ends after {}",
+                header.slots,
+                sides.slots()
+            );
+            continue;
+        }
+        let table = sides.table(header);
+        if table.digest == header.digest && table.regions == header.regions {
+            // A header fits one 512-byte sector, so a crash leaves an old one or a new one. One
+            // that does not decode is damage, and it may have been the newer. It was not, if no
+            // entry is newer than the header that is left: each flush writes an entry.
+            if let Some((damaged, reason)) = first_error(&headers) {
+                if sides.newest_generation > header.generation {
+                    return Err(corrupt(format!(
+                        "regions page {damaged}: {reason}; the other header is older than the \
+                         entries"
+                    )));
+                }
+            }
+            check_table(&table.slots, data_len).map_err(corrupt)?;
+            let newest_header = candidates[0].1.generation;
+            return Ok(Found::Table(Recovered {
+                header: *header,
+                header_page: *page,
+                clean,
+                slots: table.slots,
+                capacity: sides.slots(),
+                newest_generation: newest_header.max(sides.newest_generation),
+            }));
+        }
+        let _ = write!(
+            rejected,
+            "; the table of regions page {page} (generation {}, {} regions) does not have its \
+             digest",
+            header.generation, header.regions
+        );
+    }
+    for (page, header) in headers.iter().enumerate() {
+        if let Err(reason) = header {
+            let _ = write!(rejected, "; regions page {page}: {reason}");
+        }
+    }
+    sides.describe_damage(&mut rejected);
+    Err(corrupt(format!("no header has a whole table{rejected}")))
+}
+
+/// The identity page is written and synced last of all when a database is created, and no region
+/// exists before. So as long as it is missing and nothing speaks of a region, no `open` has
+/// returned yet, and nobody can miss anything.
+fn is_unfinished_creation(
+    identity: &[u8],
+    data_len: u64,
+    regions: &[u8],
+    headers: &[std::result::Result<Header, PageError>; 2],
+) -> bool {
+    let empty_table = headers.iter().all(|header| match header {
+        Ok(header) => header.slots == 0,
+        Err(reason) => *reason == PageError::Blank,
+    });
+    data_len <= PAGE_SIZE
+        && identity.iter().all(|&byte| byte == 0)
+        && empty_table
+        && regions.iter().skip(2 * PAGE_SIZE as usize).all(|&byte| byte == 0)
+}
+
+fn read_header(regions: &[u8], page: usize) -> std::result::Result<Header, PageError> {
+    let at = page * PAGE_SIZE as usize;
+    match regions.get(at..at + PAGE_SIZE as usize) {
+        Some(bytes) => decode_header(bytes),
+        None => Err(PageError::Blank),
+    }
+}
+
+fn first_error(
+    headers: &[std::result::Result<Header, PageError>; 2],
+) -> Option<(usize, &PageError)> {
+    headers.iter().enumerate().find_map(|(page, header)| Some((page, header.as_ref().err()?)))
+}
+
+/// Both sides of every slot in the file, as far as they decode.
+struct Sides<'a> {
+    regions: &'a [u8],
+    entries: Vec<[Option<format::Entry<'a>>; 2]>,
+    newest_generation: u64,
+}
+
+/// The table that belongs to one header.
+struct Table {
+    slots: Vec<RecoveredSlot>,
+    digest: u128,
+    regions: u64,
+}
+
+impl<'a> Sides<'a> {
+    fn read(regions: &'a [u8]) -> Sides<'a> {
+        let mut newest_generation = 0;
+        let mut entries = Vec::new();
+        for slot in 0..format::slots_in(regions.len() as u64) {
+            entries.push([0, 1].map(|side| {
+                let entry = decode_entry(page_of(regions, slot, side)).ok()?;
+                // An entry of another slot is as good as none: pages have changed places.
+                let entry = (entry.slot == slot).then_some(entry)?;
+                newest_generation = newest_generation.max(entry.generation);
+                Some(entry)
+            }));
+        }
+        Sides { regions, entries, newest_generation }
+    }
+
+    fn slots(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// For every slot, the side with the largest generation that is not above the header's.
+    fn table(&self, header: &Header) -> Table {
+        let mut table = Table { slots: Vec::new(), digest: 0, regions: 0 };
+        for (slot, sides) in self.entries.iter().enumerate() {
+            // Slots behind the header's last have no entry in this table, whatever lies there.
+            let known = (slot as u64) < header.slots;
+            let generation = |side: usize| {
+                let entry = sides[side].as_ref().filter(|_| known)?;
+                (entry.generation <= header.generation).then_some(entry.generation)
+            };
+            let side = match (generation(0), generation(1)) {
+                (Some(a), Some(b)) => Some(if a >= b { 0 } else { 1 }),
+                (Some(_), None) => Some(0),
+                (None, Some(_)) => Some(1),
+                (None, None) => None,
+            };
+            let abandoned = (0..2).any(|other| {
+                sides[other]
+                    .as_ref()
+                    .is_some_and(|entry| !known || entry.generation > header.generation)
+            });
+            let entry = side.and_then(|side| sides[side].as_ref());
+            let mut recovered = RecoveredSlot {
+                // A slot without an entry is first written to side 0.
+                side: side.unwrap_or(1) as u8,
+                abandoned,
+                digest: 0,
+                region: None,
+            };
+            if let Some(region) = entry.and_then(|entry| entry.region.as_ref()) {
+                recovered.digest =
+                    format::digest(page_of(self.regions, slot as u64, recovered.side));
+                recovered.region = Some(RecoveredRegion {
+                    name: region.name.to_owned(),
+                    start: region.start,
+                    len: region.len,
+                    reserved: region.reserved,
+                });
+                table.digest = table.digest.wrapping_add(recovered.digest);
+                table.regions += 1;
+            }
+            table.slots.push(recovered);
+        }
+        table
+    }
+
+    fn describe_damage(&self, message: &mut String) {
+        let mut damaged = 0;
+        for slot in 0..self.slots() {
+            for side in 0..2 {
+                let page = 2 + 2 * slot + side as u64;
+                let reason = match decode_entry(page_of(self.regions, slot, side)) {
+                    Ok(entry) if entry.slot != slot => {
+                        PageError::Field { name: "slot", value: entry.slot }
+                    }
+                    Ok(_) | Err(PageError::Blank) => continue,
+                    Err(reason) => reason,
+                };
+                damaged += 1;
+                if damaged <= PAGES_NAMED {
+                    let _ = write!(message, "; regions page {page}: {reason}");
+                }
+            }
+        }
+        if damaged > PAGES_NAMED {
+            let _ = write!(message, "; and {} more damaged pages", damaged - PAGES_NAMED);
+        }
+    }
+}
+
+fn page_of(regions: &[u8], slot: u64, side: u8) -> &[u8] {
+    let at = format::slot_offset(slot, side) as usize;
+    &regions[at..at + PAGE_SIZE as usize]
+}
+
+/// What only the table as a whole can show: places inside the file, none of them shared, and names
+/// that are used once.
+fn check_table(slots: &[RecoveredSlot], data_len: u64) -> std::result::Result<(), String> {
+    let page = |slot: usize| 2 + 2 * slot as u64 + slots[slot].side as u64;
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    let mut places: Vec<(u64, u64, usize)> = Vec::new();
+    for (slot, region) in slots.iter().enumerate() {
+        let Some(region) = &region.region else { continue };
+        if let Some(other) = names.insert(&region.name, slot) {
+            return Err(format!(
+                "regions page {}: field name: {:?} is also the name on page {}",
+                page(slot),
+                region.name,
+                page(other)
+            ));
+        }
+        if region.reserved == 0 {
+            continue;
+        }
+        // The format limits every number to 1 EiB, so these sums fit.
+        let needed = region.start + round_up(region.len);
+        if needed > data_len {
+            return Err(format!(
+                "regions page {}: field len: region {:?} ends at {needed}, and data at {data_len}",
+                page(slot),
+                region.name
+            ));
+        }
+        places.push((region.start, region.start + region.reserved, slot));
+    }
+    places.sort_unstable();
+    for pair in places.windows(2) {
+        let [(_, end, first), (start, _, second)] = [pair[0], pair[1]];
+        if start < end {
+            return Err(format!(
+                "regions page {}: field start: region {:?} overlaps {:?} of page {}",
+                page(second),
+                slots[second].region.as_ref().map_or("", |region| &region.name),
+                slots[first].region.as_ref().map_or("", |region| &region.name),
+                page(first)
+            ));
+        }
+    }
+    Ok(())
+}

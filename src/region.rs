@@ -1,0 +1,1094 @@
+//! Regions: appending, writing, moving.
+//!
+//! A region's bytes lie in one extent of `data`, its *place*. One writer at a time holds the
+//! region's writer lock; views do not need it (see [`view`](crate::view)). What the hot path of a
+//! write touches is this region's alone, except for a few words of the engine that hardly ever
+//! change.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicU8, Ordering};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{round_up, MAX_FILE_LEN, PAGE_SIZE};
+use crate::growth;
+use crate::space::Extent;
+use crate::storage::Window;
+use crate::table::Table;
+use crate::view::{Pins, Reader, Retired, View};
+
+const LIVE: u8 = 0;
+const REMOVED: u8 = 1;
+const CLOSED: u8 = 2;
+
+/// Where the region's bytes are. Changes under the writer lock, the table lock and all stripes,
+/// and so is stable under any one of these.
+pub(crate) struct Place {
+    /// The address of the first byte; null for a region that never held one.
+    pub first: AtomicPtr<u8>,
+    pub start: AtomicU64,
+    pub reserved: AtomicU64,
+}
+
+impl Place {
+    fn extent(&self) -> Extent {
+        Extent {
+            start: self.start.load(Ordering::Relaxed),
+            len: self.reserved.load(Ordering::Relaxed),
+        }
+    }
+
+    fn set(&self, first: *mut u8, extent: Extent) {
+        self.first.store(first, Ordering::Relaxed);
+        self.start.store(extent.start, Ordering::Relaxed);
+        self.reserved.store(extent.len, Ordering::Relaxed);
+    }
+}
+
+/// A region, shared by its handles, its views and the table.
+#[repr(align(64))] // no cache line in common with another region
+pub(crate) struct RegionInner {
+    pub engine: Arc<Engine>,
+    pub slot: u64,
+    /// Published length: every byte below it has been stored. Changes under the writer lock, and
+    /// shrinks only with all stripes locked.
+    pub len: AtomicU64,
+    pub place: Place,
+    /// LIVE, REMOVED or CLOSED. Changes under the writer lock.
+    state: AtomicU8,
+    /// Changes under the writer lock and the table lock.
+    name: Mutex<Arc<str>>,
+    pub writer: Mutex<Writer>,
+    pub pins: Pins,
+}
+
+/// What only the writer of a region needs.
+pub(crate) struct Writer {
+    /// Keeps the place mapped.
+    window: Option<Arc<Window>>,
+    /// So many bytes from the start of the place are known to have blocks.
+    allocated: u64,
+    /// No view of the place ends behind this.
+    viewed_end: u64,
+    /// An [`AppendBuffer`] is out.
+    appending: bool,
+    /// The flush epoch of the last change, 0 for none since the database was opened. While it is
+    /// the present epoch, the region is in the table's list of dirty ones.
+    epoch: u64,
+    /// In that epoch: the region's entry changed, its bytes changed.
+    entry_changed: bool,
+    bytes_changed: bool,
+    /// The last epoch whose end has been recorded by `cut`.
+    cut_epoch: u64,
+    /// The record, where it was made by the writer and the flush has yet to collect it.
+    cut: Option<Box<Cut>>,
+    /// The place is part of a table that is durable or on its way to the disk.
+    in_table: bool,
+    /// The same for the slot.
+    slot_in_table: bool,
+    /// The length in the table of `cut_epoch`, and the largest in tables that may be durable until
+    /// that one is. Both as far as they speak of this place.
+    cut_len: u64,
+    earlier_len: u64,
+}
+
+/// What a flush takes of a region: its state at the end of an epoch.
+pub(crate) struct Cut {
+    pub bytes_changed: bool,
+    pub change: Change,
+}
+
+/// What becomes of a slot in the next table.
+pub(crate) enum Change {
+    /// Nothing.
+    None,
+    Vacate,
+    Entry {
+        name: Arc<str>,
+        extent: Extent,
+        len: u64,
+    },
+}
+
+/// Where a moving region's bytes go before anyone can see them there.
+struct Destination {
+    first: *mut u8,
+    start: u64,
+}
+
+impl RegionInner {
+    /// A region without bytes. The caller enters it into the table.
+    pub fn new(engine: Arc<Engine>, slot: u64, name: Arc<str>) -> Arc<RegionInner> {
+        RegionInner::with_place(engine, slot, name, None, 0)
+    }
+
+    /// A region as the durable table has it.
+    pub fn recovered(
+        engine: Arc<Engine>,
+        slot: u64,
+        name: Arc<str>,
+        place: Option<(Extent, Arc<Window>)>,
+        len: u64,
+    ) -> Arc<RegionInner> {
+        let region = RegionInner::with_place(engine, slot, name, place, len);
+        let mut writer = region.writer.lock();
+        writer.in_table = true;
+        writer.slot_in_table = true;
+        drop(writer);
+        region
+    }
+
+    fn with_place(
+        engine: Arc<Engine>,
+        slot: u64,
+        name: Arc<str>,
+        place: Option<(Extent, Arc<Window>)>,
+        len: u64,
+    ) -> Arc<RegionInner> {
+        let (first, extent, window) = match place {
+            Some((extent, window)) => (window.at(extent.start), extent, Some(window)),
+            None => (ptr::null_mut(), Extent { start: 0, len: 0 }, None),
+        };
+        let region = Arc::new(RegionInner {
+            engine,
+            slot,
+            len: AtomicU64::new(len),
+            place: Place {
+                first: AtomicPtr::new(first),
+                start: AtomicU64::new(extent.start),
+                reserved: AtomicU64::new(extent.len),
+            },
+            state: AtomicU8::new(LIVE),
+            name: Mutex::new(name),
+            writer: Mutex::new(Writer {
+                window,
+                // A backup may have come back with holes in it.
+                allocated: 0,
+                viewed_end: len,
+                appending: false,
+                epoch: 0,
+                entry_changed: false,
+                bytes_changed: false,
+                cut_epoch: 0,
+                cut: None,
+                in_table: false,
+                slot_in_table: false,
+                cut_len: len,
+                earlier_len: len,
+            }),
+            pins: Pins::new(),
+        });
+        region.pins.attach(Arc::as_ptr(&region));
+        region
+    }
+
+    pub fn name(&self) -> Arc<str> {
+        self.name.lock().clone()
+    }
+
+    /// With writer and table lock held.
+    pub fn set_name(&self, writer: &mut Writer, name: Arc<str>) {
+        *self.name.lock() = name;
+        writer.entry_changed = true;
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == LIVE
+    }
+
+    /// Why the region cannot be used.
+    #[cold]
+    pub fn gone(&self) -> Error {
+        match self.state.load(Ordering::Relaxed) {
+            REMOVED => {
+                Error::new(ErrorKind::Removed, format!("region {:?} has been removed", self.name()))
+            }
+            _ => Error::new(
+                ErrorKind::Closed,
+                format!("the database of region {:?} is closed", self.name()),
+            ),
+        }
+    }
+
+    #[cold]
+    pub fn out_of_bounds(&self, what: &str, offset: u64, len: u64, region_len: u64) -> Error {
+        let range = match len {
+            u64::MAX => format!("from {offset} to the end"),
+            _ => format!("of {len} bytes at {offset}"),
+        };
+        Error::new(
+            ErrorKind::OutOfBounds,
+            format!("{what} {range}: region {:?} has {region_len} bytes", self.name()),
+        )
+    }
+
+    #[cold]
+    pub fn busy(&self) -> Error {
+        Error::new(ErrorKind::Busy, format!("region {:?} has an append in progress", self.name()))
+    }
+
+    /// The writer lock of a live region, or the reason why there is none.
+    pub fn lock_live(&self) -> Result<MutexGuard<'_, Writer>> {
+        let writer = self.writer.lock();
+        if self.is_live() {
+            return Ok(writer);
+        }
+        drop(writer);
+        Err(self.gone())
+    }
+
+    /// The same for a change of the region's bytes.
+    #[inline]
+    fn lock_for_change(&self) -> Result<MutexGuard<'_, Writer>> {
+        // Before any lock: after a fork it may never be let go.
+        self.engine.check_writable()?;
+        let writer = self.lock_live()?;
+        if writer.appending {
+            drop(writer);
+            return Err(self.busy());
+        }
+        Ok(writer)
+    }
+
+    /// Makes the change that is about to happen part of the present flush epoch.
+    #[inline]
+    fn touch(self: &Arc<Self>, writer: &mut Writer) {
+        // A flush ends an epoch by counting it up. So a change is part of the flush, or not, by
+        // what is read here; who sees a change of another thread before making one reads the same
+        // or a later epoch. This makes the flushed state one moment of all regions together,
+        // although no lock ever holds them all.
+        if writer.epoch != self.engine.epoch() {
+            self.touch_in_new_epoch(writer, &mut self.engine.table.lock());
+        }
+    }
+
+    /// [`touch`](Self::touch) with the table lock held already.
+    #[cold]
+    pub fn touch_in_new_epoch(self: &Arc<Self>, writer: &mut Writer, table: &mut Table) {
+        let epoch = self.engine.epoch();
+        if writer.epoch == epoch {
+            return;
+        }
+        if writer.cut_epoch < writer.epoch {
+            // A flush has ended the epoch of the last change and not been here yet. It wants the
+            // region as it is now.
+            writer.cut = Some(Box::new(self.cut(writer)));
+        }
+        writer.epoch = epoch;
+        writer.entry_changed = false;
+        writer.bytes_changed = false;
+        table.dirty.push(self.clone());
+    }
+
+    /// A new or recovered region that the next flush must write, whatever happens to it.
+    pub fn enter_dirty(self: &Arc<Self>, table: &mut Table) {
+        let mut writer = self.writer.lock();
+        self.touch_in_new_epoch(&mut writer, table);
+        writer.entry_changed = true;
+    }
+
+    /// What the flush that ended `epoch` has to write of this region.
+    pub fn collect(&self, epoch: u64) -> Cut {
+        let mut writer = self.writer.lock();
+        if writer.cut_epoch < epoch {
+            assert_eq!(writer.epoch, epoch, "a dirty region changed in the epoch that ended");
+            return self.cut(&mut writer);
+        }
+        *writer.cut.take().expect("who touches a region before its flush leaves it a cut")
+    }
+
+    /// The flush that collected this region failed: the next one must write it again.
+    pub fn collect_again(self: &Arc<Self>, cut: &Cut) {
+        let mut writer = self.writer.lock();
+        let mut table = self.engine.table.lock();
+        self.touch_in_new_epoch(&mut writer, &mut table);
+        writer.entry_changed |= !matches!(cut.change, Change::None);
+        writer.bytes_changed |= cut.bytes_changed;
+    }
+
+    /// Records the region at the end of the epoch of its last change.
+    fn cut(&self, writer: &mut Writer) -> Cut {
+        let len = self.len.load(Ordering::Relaxed);
+        let change = match self.state.load(Ordering::Relaxed) {
+            // A closed database still flushes its regions.
+            LIVE | CLOSED if writer.entry_changed => {
+                Change::Entry { name: self.name(), extent: self.place.extent(), len }
+            }
+            REMOVED if writer.slot_in_table => Change::Vacate,
+            _ => Change::None,
+        };
+        let durable = writer.cut_epoch <= self.engine.durable_epoch();
+        writer.earlier_len =
+            if durable { writer.cut_len } else { writer.earlier_len.max(writer.cut_len) };
+        writer.cut_len = len;
+        writer.cut_epoch = writer.epoch;
+        if matches!(change, Change::Entry { .. }) {
+            writer.in_table = true;
+            writer.slot_in_table = true;
+        }
+        Cut { bytes_changed: writer.bytes_changed, change }
+    }
+
+    /// No byte of the place from here on is needed: not by the region, nor by a table that may be
+    /// read after a crash, nor by a view.
+    fn unneeded_from(&self, writer: &mut Writer) -> u64 {
+        let len = self.len.load(Ordering::Relaxed);
+        if !self.pins.lock_all().overlap(len, u64::MAX) {
+            writer.viewed_end = len;
+        }
+        let mut needed = len.max(writer.viewed_end);
+        if writer.in_table {
+            needed = needed.max(writer.cut_len);
+            if writer.cut_epoch > self.engine.durable_epoch() {
+                needed = needed.max(writer.earlier_len);
+            }
+        }
+        round_up(needed)
+    }
+
+    /// Where the place's first byte can be stored to.
+    fn destination(&self) -> Destination {
+        Destination {
+            first: self.place.first.load(Ordering::Relaxed),
+            start: self.place.start.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The bytes from `start` to `end`, which are published. For a holder of the writer lock, as
+    /// only that may change them.
+    fn published(&self, start: u64, end: u64) -> &[u8] {
+        assert!(start <= end && end <= self.len.load(Ordering::Relaxed));
+        if start == end {
+            return &[];
+        }
+        let first = self.place.first.load(Ordering::Relaxed);
+        // SAFETY: published bytes are mapped and initialised, and no one but the holder of the
+        // writer lock, who is the caller, stores to them.
+        unsafe {
+            std::slice::from_raw_parts(first.wrapping_add(start as usize), (end - start) as usize)
+        }
+    }
+
+    /// The end of a write of `len` bytes at `offset`, if there can be one.
+    #[inline]
+    fn end_of(&self, offset: u64, len: usize) -> Result<u64> {
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= MAX_FILE_LEN => Ok(end),
+            _ => Err(self.too_large(offset, len as u64)),
+        }
+    }
+
+    #[cold]
+    fn too_large(&self, offset: u64, len: u64) -> Error {
+        Error::new(
+            ErrorKind::TooLarge,
+            format!(
+                "{len} bytes at {offset}: region {:?} can grow to {MAX_FILE_LEN} bytes",
+                self.name()
+            ),
+        )
+    }
+
+    /// Writes `data` at `offset`, which is at most the length, and makes the length `new_len`.
+    #[inline]
+    fn put(
+        self: &Arc<Self>,
+        writer: &mut Writer,
+        offset: u64,
+        data: &[u8],
+        new_len: u64,
+    ) -> Result<()> {
+        let end = offset + data.len() as u64;
+        self.touch(writer);
+        if end > writer.allocated {
+            self.make_room(writer, end)?;
+        }
+        if offset >= writer.viewed_end {
+            // The common case: an append where no view has ever been. No view can come here until
+            // the new length is published.
+            self.engine.store(&self.destination(), offset, data)?;
+            self.len.store(new_len, Ordering::Release);
+        } else {
+            let stripes = self.pins.lock_all();
+            if stripes.overlap(offset, end) {
+                drop(stripes);
+                let keep = self.len.load(Ordering::Relaxed).min(new_len);
+                return self.relocate(
+                    writer,
+                    new_len,
+                    keep,
+                    new_len,
+                    &mut |engine, destination| engine.store(destination, offset, data),
+                );
+            }
+            self.overwrite(&[offset], data)?;
+            self.len.store(new_len, Ordering::Release);
+        }
+        writer.viewed_end = writer.viewed_end.max(new_len);
+        writer.entry_changed = true;
+        writer.bytes_changed = true;
+        Ok(())
+    }
+
+    /// Stores one value of equal length at each offset, all or none, where room and views allow.
+    fn overwrite(&self, offsets: &[u64], values: &[u8]) -> Result<()> {
+        let engine = &self.engine;
+        let destination = self.destination();
+        let values = || values.chunks_exact(values.len() / offsets.len()).zip(offsets);
+        if !engine.guarded {
+            for (value, &offset) in values() {
+                engine.store(&destination, offset, value)?;
+            }
+            return Ok(());
+        }
+        // A system call can fail half-way. What it has overwritten by then is put back, in pages
+        // that are dirty already and so have their space.
+        let len = self.len.load(Ordering::Relaxed);
+        let mut old = Vec::new();
+        for (value, &offset) in values() {
+            let end = (offset + value.len() as u64).min(len);
+            let range = self.published(offset.min(end), end);
+            old.try_reserve(range.len()).map_err(|_| engine.no_memory(range.len() as u64))?;
+            old.extend_from_slice(range);
+        }
+        let result = values().try_for_each(|(value, &at)| engine.store(&destination, at, value));
+        if result.is_err() {
+            let mut old = &old[..];
+            for (value, &offset) in values() {
+                let end = (offset + value.len() as u64).min(len);
+                let (first, rest) = old.split_at((end - offset.min(end)) as usize);
+                old = rest;
+                // Where even this fails, the bytes are one of the values written.
+                let _ = engine.store(&destination, offset, first);
+            }
+        }
+        result
+    }
+
+    /// Makes sure that the place has blocks for `end` bytes, moving the region if it must.
+    #[cold]
+    fn make_room(self: &Arc<Self>, writer: &mut Writer, end: u64) -> Result<()> {
+        let place = self.place.extent();
+        if end <= place.len {
+            return self.allocate(writer, end);
+        }
+        if let Some(window) = &writer.window {
+            let need = round_up(end) - place.len;
+            let want = growth::reservation(end) - place.len;
+            let extension = self.engine.table.lock().extend_extent(
+                &*self.engine.storage,
+                !self.engine.guarded,
+                place.end(),
+                need,
+                want,
+                window.len(),
+            );
+            if let Some(extension) = extension {
+                let set_reserved = |len| {
+                    let _table = self.engine.table.lock();
+                    self.place.reserved.store(len, Ordering::Relaxed);
+                };
+                set_reserved(place.len + extension.len);
+                let allocated = self.allocate(writer, end);
+                if allocated.is_err() {
+                    set_reserved(place.len);
+                    self.engine.table.lock().space.give_back(extension, 0);
+                } else {
+                    writer.entry_changed = true;
+                }
+                return allocated;
+            }
+        }
+        let len = self.len.load(Ordering::Relaxed);
+        self.relocate(writer, end, len, len, &mut |_, _| Ok(()))
+    }
+
+    /// Gives the place blocks for `end` bytes, which it has reserved.
+    fn allocate(&self, writer: &mut Writer, end: u64) -> Result<()> {
+        let place = self.place.extent();
+        let unneeded = self.unneeded_from(writer).max(writer.allocated);
+        writer.allocated = self.engine.allocate(
+            place,
+            writer.allocated,
+            round_up(end),
+            growth::allocation(end),
+            unneeded,
+        )?;
+        Ok(())
+    }
+
+    /// Moves the region to a place with room for `capacity` bytes, with its first `keep` bytes and
+    /// what `patch` adds, and makes its length `new_len`. Views stay where they are.
+    fn relocate(
+        self: &Arc<Self>,
+        writer: &mut Writer,
+        capacity: u64,
+        keep: u64,
+        new_len: u64,
+        patch: &mut dyn FnMut(&Engine, &Destination) -> Result<()>,
+    ) -> Result<()> {
+        let engine = &self.engine;
+        let capacity = capacity.max(1);
+        let (extent, window) = engine.table.lock().take_extent(
+            &*engine.storage,
+            !engine.guarded,
+            capacity,
+            growth::reservation(capacity),
+        )?;
+        let destination = Destination { first: window.at(extent.start), start: extent.start };
+        let prepared = engine
+            .allocate(extent, 0, round_up(capacity), growth::allocation(capacity), 0)
+            .and_then(|allocated| {
+                engine.store(&destination, 0, self.published(0, keep))?;
+                patch(engine, &destination)?;
+                Ok(allocated)
+            });
+        let allocated = match prepared {
+            Ok(allocated) => allocated,
+            Err(error) => {
+                engine.table.lock().space.give_back(extent, extent.len);
+                return Err(error);
+            }
+        };
+
+        let mut table = engine.table.lock();
+        let mut stripes = self.pins.lock_all();
+        self.leave_place(writer, &mut table, &mut stripes);
+        self.place.set(destination.first, extent);
+        self.len.store(new_len, Ordering::Release);
+        drop(stripes);
+        writer.window = Some(window);
+        writer.allocated = allocated;
+        writer.viewed_end = new_len;
+        writer.entry_changed = true;
+        writer.bytes_changed = true;
+        writer.in_table = false;
+        writer.cut_len = 0;
+        writer.earlier_len = 0;
+        Ok(())
+    }
+
+    /// Gives the place up, at once or with its last view. The caller sets another.
+    fn leave_place(
+        &self,
+        writer: &mut Writer,
+        table: &mut Table,
+        stripes: &mut crate::view::AllStripes<'_>,
+    ) {
+        let extent = self.place.extent();
+        let Some(window) = writer.window.take() else { return };
+        let epoch = std::mem::take(&mut writer.in_table).then(|| self.engine.epoch());
+        // Before the first write the blocks of a recovered region are not known.
+        let occupied = writer.allocated.max(round_up(self.len.load(Ordering::Relaxed)));
+        match stripes.pinned() {
+            0 => table.give_up(extent, occupied, epoch),
+            views => {
+                table.pinned_bytes += extent.len;
+                let first = self.place.first.load(Ordering::Relaxed);
+                stripes.retire(Retired { first, extent, epoch, occupied, views, _window: window });
+            }
+        }
+    }
+
+    /// Takes the region out of use as removed. The caller has taken its name out of the table and
+    /// touched it.
+    pub fn set_removed(self: &Arc<Self>, writer: &mut Writer, table: &mut Table) {
+        let mut stripes = self.pins.lock_all();
+        self.leave_place(writer, table, &mut stripes);
+        self.place.set(ptr::null_mut(), Extent { start: 0, len: 0 });
+        self.go(REMOVED, stripes);
+        writer.entry_changed = true;
+        if !writer.slot_in_table {
+            table.slots.free.push(self.slot);
+        }
+    }
+
+    /// Takes the region out of use because its database closes.
+    pub fn set_closed(self: &Arc<Self>) {
+        let writer = self.writer.lock();
+        if self.is_live() {
+            if writer.appending {
+                // The buffer can still be stored to, so the files stay locked until it is dropped.
+                self.engine.hold();
+            }
+            self.go(CLOSED, self.pins.lock_all());
+        }
+    }
+
+    fn go(self: &Arc<Self>, state: u8, mut stripes: crate::view::AllStripes<'_>) {
+        self.state.store(state, Ordering::Relaxed);
+        let (draining, references) = stripes.close();
+        drop(stripes);
+        for _ in 0..draining {
+            self.engine.hold();
+        }
+        for _ in 0..references {
+            // SAFETY: each is a count that a stripe took with `increment_strong_count` and has
+            // handed over. The caller's reference keeps the region alive.
+            unsafe { Arc::decrement_strong_count(Arc::as_ptr(self)) };
+        }
+    }
+
+    /// The last view of a stripe that was closed with views has been released.
+    pub fn stripe_drained(&self) {
+        self.engine.let_go();
+    }
+
+    /// Gives back blocks behind everything that is needed. Says whether the region still exists.
+    pub fn punch_tail(&self) -> Result<()> {
+        let mut writer = self.writer.lock();
+        let place = self.place.extent();
+        if !self.is_live() || writer.appending || place.len == 0 {
+            return Ok(());
+        }
+        let from = self.unneeded_from(&mut writer);
+        // Unknown before the first write, and then all of the reservation may have blocks.
+        let to = if writer.allocated == 0 { place.len } else { writer.allocated };
+        if from < to {
+            self.engine.punch(Extent { start: place.start + from, len: to - from })?;
+            writer.allocated = writer.allocated.min(from);
+        }
+        Ok(())
+    }
+}
+
+/// A region of a database: a named, growable run of bytes.
+///
+/// This is a handle; cloning it is cheap and gives another handle of the same region. Handles may
+/// be used from any thread. One writer works on a region at a time, and others wait for it; views
+/// and different regions do not wait. A write is visible to every later read as soon as it has
+/// returned, and durable with the next completed flush. After the region has been removed its
+/// handles answer [`ErrorKind::Removed`], after the database was closed [`ErrorKind::Closed`].
+#[derive(Clone)]
+pub struct Region {
+    pub(crate) inner: Arc<RegionInner>,
+}
+
+/// Where a region lies in `data`, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// Offset of its first byte in `data`; 0 for a region that never held a byte.
+    pub start: u64,
+    /// Its length.
+    pub len: u64,
+    /// Address space set aside for it in `data`. It can grow so far without moving.
+    pub reserved: u64,
+}
+
+impl Region {
+    /// Appends `data` and returns the offset at which it landed.
+    ///
+    /// # Errors
+    ///
+    /// `NoSpace` and `NoMemory` where the disk or the address space is exhausted, `TooLarge`,
+    /// `Busy` while an [`AppendBuffer`] is out, `ReadOnly`, `Removed`, `Closed`, `Forked`, `Io`
+    /// after a failed sync. A failed call has changed nothing.
+    #[inline]
+    pub fn write(&self, data: &[u8]) -> Result<u64> {
+        let mut writer = self.inner.lock_for_change()?;
+        let offset = self.inner.len.load(Ordering::Relaxed);
+        if !data.is_empty() {
+            let end = self.inner.end_of(offset, data.len())?;
+            self.inner.put(&mut writer, offset, data, end)?;
+        }
+        Ok(offset)
+    }
+
+    /// Writes `data` at `offset`, which is at most the length. A write past the end extends the
+    /// region.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfBounds` for an offset behind the end; otherwise as [`write`](Region::write).
+    #[inline]
+    pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        let mut writer = self.inner.lock_for_change()?;
+        let len = self.inner.len.load(Ordering::Relaxed);
+        if offset > len {
+            return Err(self.inner.out_of_bounds("write", offset, data.len() as u64, len));
+        }
+        if data.is_empty() {
+            return Ok(());
+        }
+        let end = self.inner.end_of(offset, data.len())?;
+        self.inner.put(&mut writer, offset, data, len.max(end))
+    }
+
+    /// Writes values of `value_len` bytes each, which lie one after the other in `values`, at the
+    /// given offsets, in order. All of them lie within the present length; if one does not, none
+    /// is written.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` where `values` does not hold one value per offset, `OutOfBounds` naming
+    /// the first offset that is; otherwise as [`write`](Region::write).
+    pub fn write_batch(&self, offsets: &[u64], values: &[u8], value_len: usize) -> Result<()> {
+        if offsets.len().checked_mul(value_len) != Some(values.len()) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "{} values of {value_len} bytes do not take {} bytes",
+                    offsets.len(),
+                    values.len()
+                ),
+            ));
+        }
+        let inner = &self.inner;
+        let mut writer = inner.lock_for_change()?;
+        let len = inner.len.load(Ordering::Relaxed);
+        let end_of = |offset: u64| offset.checked_add(value_len as u64).filter(|&end| end <= len);
+        if let Some(&offset) = offsets.iter().find(|&&offset| end_of(offset).is_none()) {
+            return Err(inner.out_of_bounds("write", offset, value_len as u64, len));
+        }
+        if values.is_empty() {
+            return Ok(());
+        }
+        inner.touch(&mut writer);
+        let last = offsets.iter().max().expect("there is a value") + value_len as u64;
+        if last > writer.allocated {
+            inner.make_room(&mut writer, last)?;
+        }
+        let stripes = inner.pins.lock_all();
+        if offsets.iter().any(|&offset| stripes.overlap(offset, offset + value_len as u64)) {
+            drop(stripes);
+            return inner.relocate(&mut writer, len, len, len, &mut |engine, destination| {
+                values
+                    .chunks_exact(value_len)
+                    .zip(offsets)
+                    .try_for_each(|(value, &offset)| engine.store(destination, offset, value))
+            });
+        }
+        inner.overwrite(offsets, values)?;
+        writer.bytes_changed = true;
+        Ok(())
+    }
+
+    /// Shortens the region to `len` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfBounds` where the region is shorter than that; otherwise as [`write`](Region::write).
+    pub fn truncate(&self, len: u64) -> Result<()> {
+        let inner = &self.inner;
+        let mut writer = inner.lock_for_change()?;
+        let present = inner.len.load(Ordering::Relaxed);
+        if len > present {
+            return Err(Error::new(
+                ErrorKind::OutOfBounds,
+                format!("truncate to {len} bytes: region {:?} has {present}", inner.name()),
+            ));
+        }
+        if len < present {
+            inner.touch(&mut writer);
+            let stripes = inner.pins.lock_all();
+            inner.len.store(len, Ordering::Release);
+            if !stripes.overlap(len, u64::MAX) {
+                writer.viewed_end = len;
+            }
+            writer.entry_changed = true;
+        }
+        Ok(())
+    }
+
+    /// Writes `data` at `offset`, which is at most the length, and makes that the end of the
+    /// region, in one step.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_at`](Region::write_at).
+    pub fn truncate_write(&self, offset: u64, data: &[u8]) -> Result<()> {
+        if data.is_empty() {
+            return self.truncate(offset);
+        }
+        let mut writer = self.inner.lock_for_change()?;
+        let len = self.inner.len.load(Ordering::Relaxed);
+        if offset > len {
+            return Err(self.inner.out_of_bounds("write", offset, data.len() as u64, len));
+        }
+        let end = self.inner.end_of(offset, data.len())?;
+        self.inner.put(&mut writer, offset, data, end)
+    }
+
+    /// Gives out `len` bytes of room at the end of the region, to be filled in place. Until the
+    /// buffer is ended or dropped, other writers of this region get `Busy`; views and other
+    /// regions are not affected.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Region::write).
+    pub fn append_begin(&self, len: usize) -> Result<AppendBuffer> {
+        let inner = &self.inner;
+        let mut writer = inner.lock_for_change()?;
+        let offset = inner.len.load(Ordering::Relaxed);
+        let end = inner.end_of(offset, len)?;
+        inner.touch(&mut writer);
+        if end > writer.allocated {
+            inner.make_room(&mut writer, end)?;
+        }
+        // Views may still hold bytes that a truncation has left behind the end.
+        if offset < writer.viewed_end && inner.pins.lock_all().overlap(offset, end) {
+            inner.relocate(&mut writer, end, offset, offset, &mut |_, _| Ok(()))?;
+        }
+        let mut heap = Vec::new();
+        let first = if inner.engine.guarded {
+            heap.try_reserve_exact(len).map_err(|_| inner.engine.no_memory(len as u64))?;
+            heap.resize(len, 0);
+            heap.as_mut_ptr()
+        } else {
+            inner.place.first.load(Ordering::Relaxed).wrapping_add(offset as usize)
+        };
+        let first = if len == 0 { ptr::NonNull::dangling().as_ptr() } else { first };
+        writer.appending = true;
+        drop(writer);
+        Ok(AppendBuffer { region: self.clone(), first, len, heap })
+    }
+
+    /// Makes room for `capacity` bytes in all: up to there the region grows without moving and
+    /// without running out of disk space. (With guarded writes only the first.)
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Region::write).
+    pub fn reserve(&self, capacity: u64) -> Result<()> {
+        let mut writer = self.inner.lock_for_change()?;
+        if capacity > MAX_FILE_LEN {
+            return Err(self.inner.too_large(0, capacity));
+        }
+        if capacity > writer.allocated {
+            self.inner.touch(&mut writer);
+            self.inner.make_room(&mut writer, capacity)?;
+        }
+        Ok(())
+    }
+
+    /// Copies bytes from `offset` on into `buffer`, filling it.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfBounds`, `Removed`, `Closed`, `Forked`.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let view = View::open(&self.inner, offset, buffer.len() as u64)?;
+        buffer.copy_from_slice(&view);
+        Ok(())
+    }
+
+    /// Opens a view of `len` bytes from `offset` on, or of all up to the end where `len` is
+    /// `u64::MAX`.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfBounds`, `Removed`, `Closed`, `Forked`.
+    #[inline]
+    pub fn view(&self, offset: u64, len: u64) -> Result<View> {
+        View::open(&self.inner, offset, len)
+    }
+
+    /// A reader of the region as it is now.
+    pub fn create_reader(&self) -> Reader {
+        Reader::new(self.view(0, u64::MAX))
+    }
+
+    /// The length in bytes; 0 once the region is removed or the database closed.
+    #[inline]
+    pub fn len(&self) -> u64 {
+        if self.inner.is_live() {
+            self.inner.len.load(Ordering::Acquire)
+        } else {
+            0
+        }
+    }
+
+    /// Whether the region has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The region's name, or the last one it had.
+    pub fn name(&self) -> String {
+        self.inner.name().to_string()
+    }
+
+    /// Where the region lies in `data`.
+    ///
+    /// # Errors
+    ///
+    /// `Removed`, `Closed`, `Forked`.
+    pub fn info(&self) -> Result<RegionInfo> {
+        self.inner.engine.check_process()?;
+        let _table = self.inner.engine.table.lock();
+        if !self.inner.is_live() {
+            return Err(self.inner.gone());
+        }
+        Ok(self.inner.info())
+    }
+
+    /// Makes the region durable as it is now. Costs nothing where it has not changed since the
+    /// last flush; otherwise this is a flush of the database.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::flush`](crate::Database::flush), and `Removed`, `Closed`.
+    pub fn flush(&self) -> Result<()> {
+        self.inner.engine.check_process()?;
+        let epoch = self.inner.lock_live()?.epoch;
+        if epoch <= self.inner.engine.durable_epoch() {
+            return self.inner.engine.check_usable();
+        }
+        self.inner.engine.flush()
+    }
+
+    /// Removes the region. Its bytes stay good for the views that are open.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::remove`](crate::Database::remove).
+    pub fn remove(self) -> Result<()> {
+        self.inner.engine.remove_region(&self.inner)
+    }
+}
+
+impl RegionInner {
+    /// With the table lock held.
+    pub fn info(&self) -> RegionInfo {
+        let place = self.place.extent();
+        RegionInfo {
+            start: place.start,
+            len: self.len.load(Ordering::Acquire),
+            reserved: place.len,
+        }
+    }
+
+    pub fn is_appending(writer: &Writer) -> bool {
+        writer.appending
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region").field("name", &self.name()).field("len", &self.len()).finish()
+    }
+}
+
+/// Room at the end of a region that is being filled; see
+/// [`Region::append_begin`]. Dropping it abandons the append.
+pub struct AppendBuffer {
+    region: Region,
+    first: *mut u8,
+    len: usize,
+    /// With guarded writes the room is here, and `first` points into it.
+    heap: Vec<u8>,
+}
+
+// SAFETY: the buffer is the only way to its bytes: they lie behind the published length, where no
+// view reaches, and no writer works while `appending` is set.
+unsafe impl Send for AppendBuffer {}
+// SAFETY: shared references only read.
+unsafe impl Sync for AppendBuffer {}
+
+impl AppendBuffer {
+    /// Publishes the first `written` bytes and returns the offset of the first.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfBounds` for more than the buffer has; otherwise as [`Region::write`].
+    pub fn end(self, written: usize) -> Result<u64> {
+        self.publish(written)
+    }
+
+    /// [`end`](AppendBuffer::end) for a caller that keeps the buffer if it fails.
+    pub(crate) fn publish(&self, written: usize) -> Result<u64> {
+        let inner = &self.region.inner;
+        inner.engine.check_writable()?;
+        if written > self.len {
+            return Err(Error::new(
+                ErrorKind::OutOfBounds,
+                format!("end of an append: {written} bytes written to a buffer of {}", self.len),
+            ));
+        }
+        let mut writer = inner.lock_live()?;
+        let offset = inner.len.load(Ordering::Relaxed);
+        if written > 0 {
+            inner.touch(&mut writer);
+            if inner.engine.guarded {
+                inner.engine.store(&inner.destination(), offset, &self.heap[..written])?;
+            }
+            let end = offset + written as u64;
+            inner.len.store(end, Ordering::Release);
+            writer.viewed_end = writer.viewed_end.max(end);
+            writer.entry_changed = true;
+            writer.bytes_changed = true;
+        }
+        Ok(offset)
+    }
+
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.first
+    }
+}
+
+impl Drop for AppendBuffer {
+    fn drop(&mut self) {
+        let inner = &self.region.inner;
+        if inner.engine.check_process().is_err() {
+            return;
+        }
+        let mut writer = inner.writer.lock();
+        writer.appending = false;
+        let closed = inner.state.load(Ordering::Relaxed) == CLOSED;
+        drop(writer);
+        if closed {
+            inner.engine.let_go();
+        }
+    }
+}
+
+impl Deref for AppendBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `len` bytes from `first` are mapped (or in `heap`), have blocks, hold some bytes
+        // (zeros, or what a truncation left), and only this buffer reaches them.
+        unsafe { std::slice::from_raw_parts(self.first, self.len) }
+    }
+}
+
+impl DerefMut for AppendBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` makes this the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.first, self.len) }
+    }
+}
+
+impl fmt::Debug for AppendBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppendBuffer")
+            .field("region", &self.region)
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Rounds and pages are the same for every region, whatever the machine.
+const _: () = assert!(PAGE_SIZE.is_power_of_two());
+
+impl Engine {
+    /// Stores `data` at `offset` of a place. The range lies within the place, has blocks, and is
+    /// seen by no one: no view covers it, or all stripes are locked.
+    #[inline]
+    fn store(&self, destination: &Destination, offset: u64, data: &[u8]) -> Result<()> {
+        if self.guarded {
+            return self.write_data(destination.start + offset, data);
+        }
+        let to = destination.first.wrapping_add(offset as usize);
+        // SAFETY: the place is mapped writable and has blocks for the range, so the store cannot
+        // fault; the caller holds the writer lock and no view covers the range, so no one else
+        // accesses it. `data` does not overlap it: a `&[u8]` that does would be a view's.
+        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) };
+        Ok(())
+    }
+}

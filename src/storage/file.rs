@@ -1,0 +1,360 @@
+//! The real files, by way of the operating system.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use memmap2::MmapOptions;
+
+use super::{File, Storage, Window};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{round_up, PAGE_SIZE};
+use crate::options::Options;
+
+/// File systems on which a block, once allocated, stays where it is until it is given up, so that
+/// a store into it needs no space. On copy-on-write file systems (btrfs, zfs, bcachefs, and xfs
+/// once a file shares extents with a copy) an overwrite takes a fresh block, and the kernel reports
+/// its absence as SIGBUS. What is not listed is written through system calls, which report errors.
+const KEEPS_ALLOCATED: [i64; 2] =
+    [0xEF53 /* ext2, ext3, ext4 */, 0x0102_1994 /* tmpfs */];
+
+/// `data` and `regions` in a directory, locked.
+#[derive(Debug)]
+pub(crate) struct FileStorage {
+    directory: PathBuf,
+    data: fs::File,
+    regions: fs::File,
+    data_path: PathBuf,
+    regions_path: PathBuf,
+    keeps_allocated: bool,
+}
+
+impl FileStorage {
+    /// Opens and locks the files, creating directory and files as the options allow. Whether they
+    /// hold a database is for the caller to see; created files are empty.
+    pub fn open(directory: &Path, options: &Options) -> Result<FileStorage> {
+        let may_create = !options.read_only && !options.no_create;
+        let new_directory = may_create && create_directory(directory)?;
+        let data_path = directory.join(File::Data.name());
+        let regions_path = directory.join(File::Regions.name());
+
+        let data = open_file(&data_path, options.read_only, may_create)?;
+        // The lock comes before the first look at either file, so that two processes that create
+        // the same database do so one after the other.
+        lock(&data, options.read_only).map_err(|error| match error.raw_os_error() {
+            Some(libc::EWOULDBLOCK) => Error::new(
+                ErrorKind::Locked,
+                format!("{} is open elsewhere, in this process or another", directory.display()),
+            ),
+            _ => Error::io("lock", &data_path, &error),
+        })?;
+        // Creation makes both files before it writes to `data`. So where that holds something,
+        // `regions` was there once, and an empty one in its place would say "no regions".
+        let holds_something =
+            data.metadata().map_err(|error| Error::io("examine", &data_path, &error))?.len() > 0;
+        if holds_something && !regions_path.exists() {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "{} is there, but {} is missing",
+                    data_path.display(),
+                    regions_path.display()
+                ),
+            ));
+        }
+        let regions = open_file(&regions_path, options.read_only, may_create)?;
+
+        let keeps_allocated = !options.read_only && keeps_allocated(&data, &data_path)?;
+        let storage = FileStorage {
+            directory: directory.to_owned(),
+            data,
+            regions,
+            data_path,
+            regions_path,
+            keeps_allocated,
+        };
+        if new_directory {
+            let parent = match directory.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            sync_directory(parent).map_err(|error| Error::io("sync", parent, &error))?;
+        }
+        Ok(storage)
+    }
+
+    fn file(&self, file: File) -> &fs::File {
+        match file {
+            File::Data => &self.data,
+            File::Regions => &self.regions,
+        }
+    }
+}
+
+/// Creates `directory` if it is not there; says whether it did.
+fn create_directory(directory: &Path) -> Result<bool> {
+    match fs::create_dir(directory) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(Error::io("create", directory, &error)),
+    }
+}
+
+fn open_file(path: &Path, read_only: bool, create: bool) -> Result<fs::File> {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(!read_only)
+        .create(create)
+        .truncate(false)
+        .mode(0o666) // less the umask, as usual
+        .custom_flags(libc::O_NONBLOCK) // a FIFO of this name must not hang the open
+        .open(path)
+        .and_then(|file| {
+            if file.metadata()?.is_file() {
+                Ok(file)
+            } else {
+                Err(io::Error::from_raw_os_error(libc::EINVAL))
+            }
+        })
+        .map_err(|error| Error::io("open", path, &error))
+}
+
+fn lock(file: &fs::File, shared: bool) -> io::Result<()> {
+    let operation = if shared { libc::LOCK_SH } else { libc::LOCK_EX };
+    // SAFETY: a system call on a file descriptor that `file` keeps open.
+    check(|| unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) })
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+/// Whether the file system of `data` both honours `fallocate` and keeps what it allocated.
+fn keeps_allocated(data: &fs::File, path: &Path) -> Result<bool> {
+    // SAFETY: all-zero bytes are a valid `statfs`, a plain C struct of integers.
+    let mut statfs: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open and `statfs` is a valid place for the result.
+    check(|| unsafe { libc::fstatfs(data.as_raw_fd(), &mut statfs) })
+        .map_err(|error| Error::io("examine the file system of", path, &error))?;
+    // The field's type differs between architectures; the magic numbers fit 32 bits.
+    let magic = statfs.f_type as i64 & 0xFFFF_FFFF;
+    if !KEEPS_ALLOCATED.contains(&magic) {
+        return Ok(false);
+    }
+    // A driver may carry the magic and still not know the call (ext2, ext3 with old drivers). A
+    // file that is still empty is asked without changing its length.
+    // SAFETY: a system call on an open descriptor.
+    let asked = check(|| unsafe {
+        libc::fallocate(data.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, PAGE_SIZE as libc::off_t)
+    });
+    match asked {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
+        // A full disk is no reason to distrust the file system; the caller meets it soon enough.
+        _ => Ok(true),
+    }
+}
+
+/// Runs a system call that answers -1 with `errno`, again when a signal interrupts it.
+fn check(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
+    loop {
+        if call() != -1 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Beyond `RLIMIT_FSIZE` the kernel sends SIGXFSZ, which ends the host program. This answers
+/// first, with the error that the kernel gives where the signal is ignored.
+fn check_file_size_limit(end: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the result.
+    check(|| unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) })?;
+    #[allow(clippy::unnecessary_cast)] // 32 bits wide on some architectures
+    if limit.rlim_cur != libc::RLIM_INFINITY && end > limit.rlim_cur as u64 {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
+    Ok(())
+}
+
+impl Storage for FileStorage {
+    fn path(&self, file: File) -> &Path {
+        match file {
+            File::Data => &self.data_path,
+            File::Regions => &self.regions_path,
+        }
+    }
+
+    fn len(&self, file: File) -> io::Result<u64> {
+        Ok(self.file(file).metadata()?.len())
+    }
+
+    fn set_len(&self, file: File, len: u64) -> io::Result<()> {
+        check_file_size_limit(len)?;
+        self.file(file).set_len(len)
+    }
+
+    fn allocate(&self, file: File, offset: u64, len: u64) -> io::Result<()> {
+        check_file_size_limit(offset + len)?;
+        let fd = self.file(file).as_raw_fd();
+        // SAFETY: a system call on an open descriptor.
+        let allocated = check(|| unsafe {
+            libc::fallocate64(fd, 0, offset as libc::off64_t, len as libc::off64_t)
+        });
+        match allocated {
+            // Without the call, zeros take space too. Only `regions` comes here, and only for
+            // pages that lie behind its end: `data` is written through system calls then.
+            Err(error)
+                if error.raw_os_error() == Some(libc::EOPNOTSUPP) && file == File::Regions =>
+            {
+                let zeros = [0; 1 << 16];
+                let mut at = offset;
+                while at < offset + len {
+                    let n = (offset + len - at).min(zeros.len() as u64);
+                    self.write(file, at, &zeros[..n as usize])?;
+                    at += n;
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let fd = self.data.as_raw_fd();
+        // SAFETY: a system call on an open descriptor. That no one needs the bytes of the range
+        // is the caller's knowledge; a mapping of it stays valid and reads zeros.
+        let punched = check(|| unsafe {
+            libc::fallocate64(fd, mode, offset as libc::off64_t, len as libc::off64_t)
+        });
+        match punched {
+            // Nothing is lost where a file system cannot do it, only space.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn write(&self, file: File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        check_file_size_limit(offset + bytes.len() as u64)?;
+        self.file(file).write_all_at(bytes, offset)
+    }
+
+    fn sync(&self, file: File) -> io::Result<()> {
+        self.file(file).sync_data()
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        sync_directory(&self.directory)
+    }
+
+    fn map_data(&self, len: u64, writable: bool) -> io::Result<Window> {
+        let Ok(mapped_len) = usize::try_from(len) else {
+            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+        };
+        let mut options = MmapOptions::new();
+        options.len(mapped_len);
+        let mapping = if writable {
+            options.map_raw(&self.data)?
+        } else {
+            options.map_raw_read_only(&self.data)?
+        };
+        Ok(Window::new(mapping.as_mut_ptr(), len, Box::new(mapping)))
+    }
+
+    fn read_regions(&self) -> io::Result<Box<dyn AsRef<[u8]>>> {
+        if self.len(File::Regions)? == 0 {
+            return Ok(Box::new([]));
+        }
+        // SAFETY: nobody changes the file while the map is read: the lock keeps other owners of
+        // the database away, and this one writes only after recovery has let go of the map.
+        let map = unsafe { MmapOptions::new().map(&self.regions)? };
+        Ok(Box::new(map))
+    }
+
+    fn read_identity(&self) -> io::Result<Vec<u8>> {
+        let mut page = vec![0; PAGE_SIZE as usize];
+        let mut filled = 0;
+        while filled < page.len() {
+            match self.data.read_at(&mut page[filled..], filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        page.truncate(filled);
+        Ok(page)
+    }
+
+    fn disk_bytes(&self) -> io::Result<u64> {
+        // `st_blocks` counts units of 512 bytes on every file system.
+        Ok(self.data.metadata()?.blocks() * 512)
+    }
+
+    fn keeps_allocated(&self) -> bool {
+        self.keeps_allocated
+    }
+
+    fn new_uuid(&self) -> io::Result<[u8; 16]> {
+        let mut uuid = [0; 16];
+        fs::File::open("/dev/urandom")?.read_exact(&mut uuid)?;
+        Ok(uuid)
+    }
+
+    fn unlock(&self) {
+        // Closing the descriptor would do as well, but mappings and handles may keep it for a
+        // while. A failure leaves the lock until then.
+        // SAFETY: a system call on an open descriptor.
+        let _ = check(|| unsafe { libc::flock(self.data.as_raw_fd(), libc::LOCK_UN) });
+    }
+}
+
+/// The largest window worth asking for: big enough that hardly any database outgrows it, small
+/// enough for the 47 bits of address space of the common 64-bit machines.
+pub(crate) const LARGEST_WINDOW: u64 = 1 << 40;
+
+/// Maps `data` in the largest window that can be had between `least` and what the options and the
+/// address space allow.
+pub(crate) fn map_generously(
+    storage: &dyn Storage,
+    least: u64,
+    limit: u64,
+    writable: bool,
+) -> Result<Window> {
+    let limit = if limit == 0 { u64::MAX } else { limit / PAGE_SIZE * PAGE_SIZE };
+    let least = round_up(least);
+    if limit < least {
+        return Err(Error::new(
+            ErrorKind::NoMemory,
+            format!(
+                "{} needs {least} bytes of address space, and the options allow {limit}",
+                storage.path(File::Data).display()
+            ),
+        ));
+    }
+    let mut len = LARGEST_WINDOW.max(least.saturating_mul(4)).min(limit);
+    loop {
+        match storage.map_data(len, writable) {
+            Ok(window) => return Ok(window),
+            Err(error)
+                if len > least
+                    && matches!(
+                        error.raw_os_error(),
+                        Some(libc::ENOMEM | libc::EINVAL | libc::EAGAIN)
+                    ) =>
+            {
+                len = round_up(len / 2).max(least);
+            }
+            Err(error) => {
+                return Err(Error::io("map", storage.path(File::Data), &error)
+                    .with_kind(ErrorKind::NoMemory))
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Everything that touches a file goes through [`Storage`], so that tests can put a disk that
+//! fails and crashes in the place of the operating system.
+//!
+//! The one thing that does not is a load or store through a [`Window`]: it is a plain memory
+//! access, and the hot path of the library.
+
+pub(crate) mod file;
+
+use std::any::Any;
+use std::io;
+use std::path::Path;
+
+/// The two files of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum File {
+    /// The identity page and the bytes of the regions.
+    Data,
+    /// Headers and slots of the region table.
+    Regions,
+}
+
+impl File {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            File::Data => "data",
+            File::Regions => "regions",
+        }
+    }
+}
+
+/// A mapping of `data` from its first byte on, longer than the file so that the file can grow into
+/// it. The address never changes while the window lives.
+pub struct Window {
+    base: *mut u8,
+    len: u64,
+    /// Whatever keeps the mapping alive.
+    _mapping: Box<dyn Any + Send + Sync>,
+}
+
+// SAFETY: a window is an address range. Who may touch which bytes of it when is the business of
+// the region layer; the mapping itself may be used from any thread and is immutable.
+unsafe impl Send for Window {}
+// SAFETY: as above.
+unsafe impl Sync for Window {}
+
+impl Window {
+    pub(crate) fn new(base: *mut u8, len: u64, mapping: Box<dyn Any + Send + Sync>) -> Window {
+        Window { base, len, _mapping: mapping }
+    }
+
+    /// How many bytes of `data` can be reached through this window.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The address of byte `offset` of `data`.
+    pub(crate) fn at(&self, offset: u64) -> *mut u8 {
+        assert!(offset <= self.len, "offset {offset} is beyond the window of {}", self.len);
+        // `len` bytes are mapped, so `offset` fits the address space and the result is inside.
+        self.base.wrapping_add(offset as usize)
+    }
+}
+
+/// The two files of one open, locked database. All offsets and lengths are bytes.
+pub trait Storage: Send + Sync {
+    /// Where `file` lies, for messages.
+    fn path(&self, file: File) -> &Path;
+    /// The length of `file`.
+    fn len(&self, file: File) -> io::Result<u64>;
+    /// Makes `file` exactly `len` long; new bytes are zero and sparse.
+    fn set_len(&self, file: File, len: u64) -> io::Result<()>;
+    /// Gives the range blocks of its own, extending the file if need be. Bytes that were there
+    /// keep their values, new ones are zero.
+    fn allocate(&self, file: File, offset: u64, len: u64) -> io::Result<()>;
+    /// Takes the blocks of the range in `data` away; its bytes become zero.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Writes all of `bytes`.
+    fn write(&self, file: File, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes every byte written to `file` so far, and its length, durable.
+    fn sync(&self, file: File) -> io::Result<()>;
+    /// Makes the names of the two files durable.
+    fn sync_directory(&self) -> io::Result<()>;
+    /// Maps `data` in a window of `len` bytes. Fails with `ENOMEM` or `EINVAL` where there is not
+    /// so much address space.
+    fn map_data(&self, len: u64, writable: bool) -> io::Result<Window>;
+    /// The whole of `regions`, to be read.
+    fn read_regions(&self) -> io::Result<Box<dyn AsRef<[u8]>>>;
+    /// The first page of `data`, or less where the file is shorter.
+    fn read_identity(&self) -> io::Result<Vec<u8>>;
+    /// Bytes of storage that `data` occupies.
+    fn disk_bytes(&self) -> io::Result<u64>;
+    /// Whether a store into an allocated range of the mapping cannot run out of space.
+    fn keeps_allocated(&self) -> bool;
+    /// Sixteen bytes that no other database has.
+    fn new_uuid(&self) -> io::Result<[u8; 16]>;
+    /// Lets another process open the database.
+    fn unlock(&self);
+}

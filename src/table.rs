@@ -1,0 +1,217 @@
+//! The region table in memory: which names and slots are in use, and whose each part of `data` is.
+//! One lock guards it all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::{self, round_up, MAX_FILE_LEN};
+use crate::growth;
+use crate::region::RegionInner;
+use crate::space::{Extent, Space};
+use crate::storage::file::map_generously;
+use crate::storage::{File, Storage, Window};
+
+/// An extent that was given up and may still be part of the durable table.
+struct Pending {
+    /// The extent is free when the flush that ends this epoch is complete.
+    epoch: u64,
+    extent: Extent,
+    occupied: u64,
+}
+
+pub(crate) struct Table {
+    pub names: HashMap<Arc<str>, Arc<RegionInner>>,
+    /// Regions that changed in the present flush epoch.
+    pub dirty: Vec<Arc<RegionInner>>,
+    pub space: Space,
+    /// The newest and largest window on `data`.
+    pub window: Arc<Window>,
+    pub slots: Slots,
+    pending: Vec<Pending>,
+    pub pending_bytes: u64,
+    /// Bytes that were given up and are held by views.
+    pub pinned_bytes: u64,
+    /// Every flush epoch up to this one is durable.
+    pub durable_epoch: u64,
+    /// See [`Options::max_address_space`](crate::Options::max_address_space).
+    max_address_space: u64,
+}
+
+/// Which slots of `regions` are free.
+pub(crate) struct Slots {
+    pub free: Vec<u64>,
+    /// No slot from here on is in use.
+    pub next: u64,
+    /// How many slots the file has room for.
+    pub capacity: u64,
+}
+
+impl Slots {
+    /// A slot for a new region, with blocks in the file, so that no flush can run out of them.
+    pub fn take(&mut self, storage: &dyn Storage) -> Result<u64> {
+        if let Some(slot) = self.free.pop() {
+            return Ok(slot);
+        }
+        if self.next == self.capacity {
+            self.grow(storage, growth::slots(self.next + 1))
+                .or_else(|_| self.grow(storage, self.next + 1))?;
+        }
+        self.next += 1;
+        Ok(self.next - 1)
+    }
+
+    /// Makes room for `capacity` slots in the file.
+    pub fn grow(&mut self, storage: &dyn Storage, capacity: u64) -> Result<()> {
+        if capacity > self.capacity {
+            let from = format::slot_offset(self.capacity, 0);
+            let to = format::slot_offset(capacity, 0);
+            storage.allocate(File::Regions, from, to - from).map_err(|error| {
+                Error::io("make room for regions in", storage.path(File::Regions), &error)
+            })?;
+            self.capacity = capacity;
+        }
+        Ok(())
+    }
+}
+
+impl Table {
+    pub fn new(space: Space, window: Arc<Window>, slots: Slots, max_address_space: u64) -> Table {
+        Table {
+            names: HashMap::new(),
+            dirty: Vec::new(),
+            space,
+            window,
+            slots,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            pinned_bytes: 0,
+            durable_epoch: 0,
+            max_address_space,
+        }
+    }
+
+    /// Takes an extent of about `want` bytes, and at least `need`, and a window that reaches it.
+    pub fn take_extent(
+        &mut self,
+        storage: &dyn Storage,
+        writable_window: bool,
+        need: u64,
+        want: u64,
+    ) -> Result<(Extent, Arc<Window>)> {
+        let (need, want) = (round_up(need), round_up(want));
+        // A hole that is a little small is better used than left for ever, but one without room
+        // to grow only puts off the move.
+        let acceptable = (need * 2).max(want / 4).min(want);
+        if let Some(extent) =
+            self.space.take(want).or_else(|| self.space.take_between(acceptable, want))
+        {
+            return Ok((extent, self.window.clone()));
+        }
+        let mut want = want;
+        loop {
+            match self.grow_free_end(storage, writable_window, want) {
+                Ok(()) => {
+                    let extent = self.space.take(want).expect("the file has grown by as much");
+                    return Ok((extent, self.window.clone()));
+                }
+                // Near a limit of the file system or of the address space, less will do.
+                Err(error) if want <= need => {
+                    return match self.space.take(need) {
+                        Some(extent) => Ok((extent, self.window.clone())),
+                        None => Err(error),
+                    };
+                }
+                Err(_) => want = round_up(want / 2).max(need),
+            }
+        }
+    }
+
+    /// Lets the reservation that ends at `end` grow in place, to about `want` bytes more and at
+    /// least `need`, without leaving a window of `window_len` bytes. Says by how much it did.
+    pub fn extend_extent(
+        &mut self,
+        storage: &dyn Storage,
+        writable_window: bool,
+        end: u64,
+        need: u64,
+        want: u64,
+        window_len: u64,
+    ) -> Option<Extent> {
+        let want = want.min(window_len.saturating_sub(end));
+        if want < need {
+            return None;
+        }
+        if self.space.free_end() == end {
+            // Nothing lies behind this reservation. If the file cannot grow, the hole may do.
+            let _ = self.grow_free_end(storage, writable_window, want);
+        }
+        self.space.take_at(end, need, want)
+    }
+
+    /// Makes the free end of the file at least `len` bytes long.
+    fn grow_free_end(
+        &mut self,
+        storage: &dyn Storage,
+        writable_window: bool,
+        len: u64,
+    ) -> Result<()> {
+        let need = self.space.free_end() + len;
+        if need <= self.space.file_len() {
+            return Ok(());
+        }
+        let generous = growth::file_len(self.space.file_len(), need);
+        self.grow_file(storage, writable_window, generous)
+            .or_else(|_| self.grow_file(storage, writable_window, need))
+    }
+
+    /// Makes `data` at least `len` bytes long, and reachable through the window.
+    pub fn grow_file(
+        &mut self,
+        storage: &dyn Storage,
+        writable_window: bool,
+        len: u64,
+    ) -> Result<()> {
+        let path = storage.path(File::Data);
+        if len > MAX_FILE_LEN {
+            let error = std::io::Error::from_raw_os_error(libc::EFBIG);
+            return Err(Error::io("extend", path, &error));
+        }
+        let len = round_up(len);
+        if len <= self.space.file_len() {
+            return Ok(());
+        }
+        if len > self.window.len() {
+            let window = map_generously(storage, len, self.max_address_space, writable_window)?;
+            self.window = Arc::new(window);
+        }
+        storage.set_len(File::Data, len).map_err(|error| Error::io("extend", path, &error))?;
+        self.space.grow(len);
+        Ok(())
+    }
+
+    /// Gives up an extent that no view pins. `epoch` is the first flush epoch whose table does not
+    /// have it, or `None` where no table ever had it.
+    pub fn give_up(&mut self, extent: Extent, occupied: u64, epoch: Option<u64>) {
+        match epoch {
+            Some(epoch) if epoch > self.durable_epoch => {
+                self.pending_bytes += extent.len;
+                self.pending.push(Pending { epoch, extent, occupied });
+            }
+            _ => self.space.give_back(extent, occupied),
+        }
+    }
+
+    /// The table of `epoch` is durable: what it does not have is free.
+    pub fn set_durable(&mut self, epoch: u64) {
+        assert!(epoch > self.durable_epoch);
+        self.durable_epoch = epoch;
+        let (durable, later) =
+            std::mem::take(&mut self.pending).into_iter().partition(|it| it.epoch <= epoch);
+        self.pending = later;
+        for Pending { extent, occupied, .. } in <Vec<Pending>>::from(durable) {
+            self.pending_bytes -= extent.len;
+            self.space.give_back(extent, occupied);
+        }
+    }
+}

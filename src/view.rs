@@ -1,0 +1,481 @@
+//! Views: bytes of a region that stay as they are until the view is released, and the pins that
+//! keep them so.
+//!
+//! Every view is recorded in one *stripe* of its region, under that stripe's lock. A writer that
+//! is about to change published bytes takes all stripes, so that no view comes or goes meanwhile,
+//! looks whether one covers the bytes, and if so leaves them behind and moves the region. A region
+//! begins with a single stripe; when two threads meet there it gets several, on cache lines of
+//! their own, and each thread keeps to one.
+//!
+//! A region that moves or goes away while views pin its bytes leaves a *retired place* behind,
+//! whose extent is given back when its last view is released.
+
+use std::cell::Cell;
+use std::fmt;
+use std::ops::Deref;
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::region::RegionInner;
+use crate::space::Extent;
+use crate::storage::Window;
+
+/// Views whose range a stripe remembers exactly. With more at a time, the range that encloses the
+/// others has to do, and an overwrite between them moves the region without need.
+const EXACT_RANGES: usize = 4;
+
+/// More stripes than this make an overwrite, which takes all of them, too slow.
+const MAX_STRIPES: usize = 16;
+
+/// A half-open range of offsets in a region. Empty where `end` is 0.
+#[derive(Clone, Copy, Default)]
+struct Range {
+    start: u64,
+    end: u64,
+}
+
+impl Range {
+    fn overlaps(&self, start: u64, end: u64) -> bool {
+        self.start < end && start < self.end
+    }
+}
+
+#[repr(align(64))] // a cache line, and the next one
+struct Stripe {
+    state: Mutex<StripeState>,
+    region: Cell<*const RegionInner>,
+}
+
+// SAFETY: `region` is written before the stripe can be reached by a second thread (the first
+// stripe's when the region is made, the others' before they are published) and read-only after.
+unsafe impl Send for Stripe {}
+// SAFETY: as above; everything else is behind the mutex.
+unsafe impl Sync for Stripe {}
+
+#[derive(Default)]
+struct StripeState {
+    /// The region is removed or its database closed: no further views.
+    closed: bool,
+    /// The stripe keeps the region's memory alive, from its first view on until it is closed and
+    /// its last view released. Taking a reference per view would make views of one region write
+    /// to a cache line that they share.
+    holds_region: bool,
+    /// Views opened through this stripe and not released, wherever their bytes are.
+    open: usize,
+    /// Of these, views of the place where the region is now, with their ranges.
+    exact: [Range; EXACT_RANGES],
+    /// How many of them are not in `exact`, and a range that encloses those.
+    others: usize,
+    enclosing: Range,
+}
+
+impl StripeState {
+    fn pin(&mut self, range: Range) {
+        self.open += 1;
+        if let Some(free) = self.exact.iter_mut().find(|exact| exact.end == 0) {
+            *free = range;
+            return;
+        }
+        self.enclosing = match self.others {
+            0 => range,
+            _ => Range {
+                start: self.enclosing.start.min(range.start),
+                end: self.enclosing.end.max(range.end),
+            },
+        };
+        self.others += 1;
+    }
+
+    fn unpin(&mut self, range: Range) {
+        // Views of equal ranges need no telling apart.
+        let found = self
+            .exact
+            .iter_mut()
+            .find(|exact| exact.end == range.end && exact.start == range.start);
+        match found {
+            Some(exact) => *exact = Range::default(),
+            None => self.others -= 1,
+        }
+    }
+
+    fn pinned(&self) -> usize {
+        self.others + self.exact.iter().filter(|exact| exact.end != 0).count()
+    }
+
+    fn overlaps(&self, start: u64, end: u64) -> bool {
+        self.exact.iter().any(|exact| exact.overlaps(start, end))
+            || (self.others > 0 && self.enclosing.overlaps(start, end))
+    }
+
+    fn forget_pins(&mut self) {
+        self.exact = Default::default();
+        self.others = 0;
+    }
+}
+
+/// Bytes that a region has left behind because views pin them.
+pub(crate) struct Retired {
+    pub first: *const u8,
+    pub extent: Extent,
+    /// See [`Writer::in_table`](crate::region::Writer::in_table): the first flush after which no
+    /// durable table has the extent, or `None` if none ever had it.
+    pub epoch: Option<u64>,
+    pub occupied: u64,
+    pub views: usize,
+    /// Keeps the bytes mapped.
+    pub _window: Arc<Window>,
+}
+
+// SAFETY: `first` is only compared, never followed.
+unsafe impl Send for Retired {}
+
+/// The views of one region.
+pub(crate) struct Pins {
+    first: Stripe,
+    more: OnceLock<Box<[Stripe]>>,
+    retired: Mutex<Vec<Retired>>,
+}
+
+impl Pins {
+    pub fn new() -> Pins {
+        Pins {
+            first: Stripe { state: Mutex::default(), region: Cell::new(ptr::null()) },
+            more: OnceLock::new(),
+            retired: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Tells the pins whose they are. Called once, before the region is shared.
+    pub fn attach(&self, region: *const RegionInner) {
+        self.first.region.set(region);
+    }
+
+    /// Locks the stripe that this thread is to use.
+    fn lock_one(&self) -> (&Stripe, MutexGuard<'_, StripeState>) {
+        if let Some(more) = self.more.get() {
+            let stripe = &more[thread_number() % more.len()];
+            return (stripe, stripe.state.lock());
+        }
+        if let Some(state) = self.first.state.try_lock() {
+            return (&self.first, state);
+        }
+        let state = self.first.state.lock();
+        // Made under the first stripe's lock: whoever holds that lock and sees one stripe can rely
+        // on there being only one.
+        self.more.get_or_init(|| {
+            let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+            (0..threads.next_power_of_two().clamp(2, MAX_STRIPES))
+                .map(|_| Stripe {
+                    state: Mutex::new(StripeState { closed: state.closed, ..Default::default() }),
+                    region: self.first.region.clone(),
+                })
+                .collect()
+        });
+        (&self.first, state)
+    }
+
+    /// Locks all stripes. Until the result is dropped no view of the region is opened or released.
+    pub fn lock_all(&self) -> AllStripes<'_> {
+        let first = self.first.state.lock();
+        let more: &[Stripe] = self.more.get().map_or(&[], |more| more);
+        for stripe in more {
+            // Unlocked by `AllStripes::drop`.
+            std::mem::forget(stripe.state.lock());
+        }
+        AllStripes { first, more, pins: self }
+    }
+}
+
+/// A number for this thread; threads started one after the other get numbers in a row.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    NUMBER.with(|number| {
+        if number.get() == usize::MAX {
+            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    })
+}
+
+/// All stripes of a region, locked.
+pub(crate) struct AllStripes<'a> {
+    first: MutexGuard<'a, StripeState>,
+    more: &'a [Stripe],
+    pins: &'a Pins,
+}
+
+impl AllStripes<'_> {
+    /// Whether a view covers any of the bytes from `start` to `end`.
+    pub fn overlap(&self, start: u64, end: u64) -> bool {
+        self.first.overlaps(start, end)
+            || self.more.iter().any(|stripe| {
+                // SAFETY: this thread holds the lock, and only reads.
+                unsafe { &*stripe.state.data_ptr() }.overlaps(start, end)
+            })
+    }
+
+    fn for_each(&mut self, mut visit: impl FnMut(&mut StripeState)) {
+        visit(&mut self.first);
+        for stripe in self.more {
+            // SAFETY: this thread holds the lock, and `&mut self` makes this the only access.
+            visit(unsafe { &mut *stripe.state.data_ptr() });
+        }
+    }
+
+    /// How many views pin the place where the region is.
+    pub fn pinned(&mut self) -> usize {
+        let mut pinned = 0;
+        self.for_each(|state| pinned += state.pinned());
+        pinned
+    }
+
+    /// The region leaves the place that its views pin; `retired` stands for them from now on.
+    pub fn retire(&mut self, retired: Retired) {
+        assert!(retired.views == self.pinned() && retired.views > 0);
+        self.pins.retired.lock().push(retired);
+        self.for_each(StripeState::forget_pins);
+    }
+
+    /// No view can be opened from now on. Returns how many stripes still have views, each of which
+    /// will be reported by [`RegionInner::stripe_drained`], and how many references to the region
+    /// the other stripes held, which are the caller's now.
+    pub fn close(&mut self) -> (usize, usize) {
+        let (mut draining, mut references) = (0, 0);
+        self.for_each(|state| {
+            assert!(!state.closed, "a region goes away once");
+            state.closed = true;
+            if state.open > 0 {
+                draining += 1;
+            } else if std::mem::take(&mut state.holds_region) {
+                references += 1;
+            }
+        });
+        (draining, references)
+    }
+}
+
+impl Drop for AllStripes<'_> {
+    fn drop(&mut self) {
+        for stripe in self.more {
+            // SAFETY: locked by `lock_all` in this thread, and the guard was forgotten.
+            unsafe { stripe.state.force_unlock() };
+        }
+    }
+}
+
+/// Bytes of a region that do not change, move or vanish before the view is dropped, whatever
+/// happens to the region or the database meanwhile.
+///
+/// Opening and dropping a view allocates nothing and waits for no disk. A view may be dropped on
+/// another thread than the one that opened it. It keeps the file lock of a closed database.
+pub struct View {
+    data: *const u8,
+    len: usize,
+    /// The stripe that records the view; null for an empty view, which pins nothing.
+    pin: *const Stripe,
+}
+
+// SAFETY: the bytes are immutable while the view exists, and the stripe is locked before use.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+/// A view taken apart for the C interface.
+pub(crate) struct RawView {
+    pub data: *const u8,
+    pub len: usize,
+    /// Null: pins nothing.
+    pub pin: *const std::ffi::c_void,
+}
+
+impl View {
+    /// Opens a view of `len` bytes of `region` from `offset` on, or up to the end where `len` is
+    /// `u64::MAX`.
+    #[inline]
+    pub(crate) fn open(region: &RegionInner, offset: u64, len: u64) -> Result<View> {
+        region.engine.check_process()?;
+        let (stripe, mut state) = region.pins.lock_one();
+        if state.closed {
+            drop(state);
+            return Err(region.gone());
+        }
+        // Under the stripe's lock neither the place nor a length below the published one can
+        // change; the length may grow, and either value will do.
+        let region_len = region.len.load(Ordering::Acquire);
+        let end = match len {
+            u64::MAX if offset <= region_len => region_len,
+            _ => match offset.checked_add(len) {
+                Some(end) if end <= region_len => end,
+                _ => {
+                    drop(state);
+                    return Err(region.out_of_bounds("view", offset, len, region_len));
+                }
+            },
+        };
+        if end == offset {
+            return Ok(View { data: ptr::NonNull::dangling().as_ptr(), len: 0, pin: ptr::null() });
+        }
+        if !state.holds_region {
+            // SAFETY: regions live in an `Arc` from `RegionInner::new` on, and `region` borrows it.
+            unsafe { Arc::increment_strong_count(region as *const RegionInner) };
+            state.holds_region = true;
+        }
+        state.pin(Range { start: offset, end });
+        let first = region.place.first.load(Ordering::Relaxed);
+        // The range lies in the region and so in its window, which is mapped: it fits `usize`.
+        Ok(View {
+            data: first.wrapping_add(offset as usize),
+            len: (end - offset) as usize,
+            pin: stripe,
+        })
+    }
+
+    pub(crate) fn into_raw(self) -> RawView {
+        let raw = RawView { data: self.data, len: self.len, pin: self.pin.cast() };
+        std::mem::forget(self);
+        raw
+    }
+
+    /// Puts a view together again, to drop it.
+    ///
+    /// # Safety
+    ///
+    /// `raw` comes from [`into_raw`](View::into_raw) and has not been used for this before.
+    pub(crate) unsafe fn from_raw(raw: RawView) -> View {
+        View { data: raw.data, len: raw.len, pin: raw.pin.cast() }
+    }
+}
+
+impl Drop for View {
+    #[inline]
+    fn drop(&mut self) {
+        if self.pin.is_null() {
+            return;
+        }
+        // SAFETY: the stripe is part of its region, whose memory it keeps alive
+        // (`holds_region`) while any of its views exists, and this one does.
+        let stripe = unsafe { &*self.pin };
+        // SAFETY: as above; the pointer was set before the stripe was first used.
+        let region = unsafe { &*stripe.region.get() };
+        if region.engine.check_process().is_err() {
+            // The lock may be held by a thread that the child does not have.
+            return;
+        }
+        let mut state = stripe.state.lock();
+        // The place does not change while a stripe is locked.
+        let first = region.place.first.load(Ordering::Relaxed).cast_const();
+        let offset = (self.data as usize).wrapping_sub(first as usize) as u64;
+        if !first.is_null() && offset < region.place.reserved.load(Ordering::Relaxed) {
+            state.unpin(Range { start: offset, end: offset + self.len as u64 });
+        } else {
+            // Retired bytes never become the region's place again, so the lock can be let go. The
+            // view still counts as open, which keeps the region's memory alive.
+            drop(state);
+            release_retired(region, self.data);
+            state = stripe.state.lock();
+        }
+        state.open -= 1;
+        if state.closed && state.open == 0 {
+            state.holds_region = false;
+            drop(state);
+            region.stripe_drained();
+            // SAFETY: the reference that `holds_region` stood for; nothing uses the region after.
+            unsafe { Arc::decrement_strong_count(region as *const RegionInner) };
+        }
+    }
+}
+
+/// Counts down the retired place that `data` lies in, and gives it back after its last view.
+#[cold]
+fn release_retired(region: &RegionInner, data: *const u8) {
+    let mut places = region.pins.retired.lock();
+    let index = places
+        .iter()
+        .position(|place| {
+            let offset = (data as usize).wrapping_sub(place.first as usize) as u64;
+            offset < place.extent.len
+        })
+        .expect("a view's bytes are in the region's place or in a retired one");
+    places[index].views -= 1;
+    if places[index].views == 0 {
+        let retired = places.swap_remove(index);
+        drop(places);
+        region.engine.release_pinned(&retired);
+    }
+}
+
+impl Deref for View {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `open` checked the range against the published length, and while the view is
+        // recorded no one writes to, unmaps or punches these bytes. An empty view has a dangling,
+        // non-null pointer, as a slice wants it.
+        unsafe { std::slice::from_raw_parts(self.data, self.len) }
+    }
+}
+
+impl AsRef<[u8]> for View {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// A region as it was when the reader was made.
+///
+/// Making one does not fail; where the region was gone by then, reading says so.
+#[derive(Debug)]
+pub struct Reader(Result<View>);
+
+impl Reader {
+    pub(crate) fn new(view: Result<View>) -> Reader {
+        Reader(view)
+    }
+
+    fn view(&self) -> Result<&View> {
+        self.0.as_ref().map_err(Error::clone)
+    }
+
+    /// All bytes of the region. They stay as they are while the reader exists.
+    ///
+    /// # Errors
+    ///
+    /// `Removed` or `Closed` where the region had gone when the reader was made.
+    pub fn read_all(&self) -> Result<&[u8]> {
+        Ok(self.view()?)
+    }
+
+    /// `len` bytes from `offset` on. They stay as they are while the reader exists.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfBounds` beyond what the region held when the reader was made; `Removed` or `Closed`
+    /// where it had gone by then.
+    pub fn read(&self, offset: u64, len: u64) -> Result<&[u8]> {
+        let all = self.read_all()?;
+        offset
+            .checked_add(len)
+            .filter(|&end| end <= all.len() as u64)
+            .map(|end| &all[offset as usize..end as usize])
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::OutOfBounds,
+                    format!("read of {len} bytes at {offset} in a reader of {} bytes", all.len()),
+                )
+            })
+    }
+}

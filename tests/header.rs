@@ -1,0 +1,219 @@
+//! `include/rawdb.h` and the symbol list are what the sources and the built library say, and the
+//! header holds up in every dialect it promises.
+//!
+//! After a change of the C interface: `RAWDB_UPDATE_HEADER=1 cargo test --test header`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+const UPDATE: &str = "RAWDB_UPDATE_HEADER";
+
+/// In the order in which the header presents them.
+const SOURCES: [&str; 6] =
+    ["library.rs", "status.rs", "database.rs", "names.rs", "region.rs", "view.rs"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn generate() -> String {
+    let mut config = cbindgen::Config::from_file(root().join("cbindgen.toml")).unwrap();
+    let after_includes = config.after_includes.as_mut().unwrap();
+    for (mark, value) in [
+        ("@MAJOR@", env!("CARGO_PKG_VERSION_MAJOR")),
+        ("@MINOR@", env!("CARGO_PKG_VERSION_MINOR")),
+        ("@PATCH@", env!("CARGO_PKG_VERSION_PATCH")),
+    ] {
+        *after_includes = after_includes.replace(mark, value);
+    }
+    // Not the whole crate: cbindgen would take every public constant of the engine for C's.
+    let mut builder = cbindgen::Builder::new().with_config(config);
+    for source in SOURCES {
+        builder = builder.with_src(root().join("src/ffi").join(source));
+    }
+    let mut header = Vec::new();
+    builder.generate().unwrap().write(&mut header);
+    String::from_utf8(header).unwrap()
+}
+
+/// The functions that a header declares: every name before a parenthesis, outside of comments.
+fn functions(header: &str) -> BTreeSet<String> {
+    let mut code = String::new();
+    let mut rest = header;
+    while let Some((before, comment)) = rest.split_once("/*") {
+        code.push_str(before);
+        rest = comment.split_once("*/").unwrap().1;
+    }
+    code.push_str(rest);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    code.split('(')
+        .map(|before| &before[before.rfind(|c| !is_name(c)).map_or(0, |i| i + 1)..])
+        .filter(|name| name.starts_with("rawdb_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn check_or_update(path: &str, expected: &str) {
+    let path = root().join(path);
+    if std::env::var_os(UPDATE).is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, expected).unwrap();
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    if found != expected {
+        let line = found.lines().zip(expected.lines()).take_while(|(a, b)| a == b).count() + 1;
+        panic!(
+            "{} differs from the sources from line {line} on; \
+             to renew it: {UPDATE}=1 cargo test --test header",
+            path.display()
+        );
+    }
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// `librawdb.so` as it is shipped, built by the Cargo that runs this test.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let messages = run(Command::new(env!("CARGO"))
+            .args(["build", "--release", "--lib", "--message-format=json-render-diagnostics"])
+            .current_dir(root()));
+        let path = messages.split('"').find(|text| text.ends_with("/librawdb.so"));
+        PathBuf::from(path.expect("Cargo names the library it built"))
+    })
+}
+
+#[test]
+fn header_and_symbol_list_are_current() {
+    let header = generate();
+    let symbols: String = functions(&header).iter().map(|name| format!("{name}\n")).collect();
+    check_or_update("include/rawdb.h", &header);
+    check_or_update("include/rawdb.symbols", &symbols);
+}
+
+#[test]
+fn library_exports_the_functions_of_the_header_and_nothing_else() {
+    let symbols = run(Command::new("nm").args(["-D", "--defined-only"]).arg(library()));
+    let exported: BTreeSet<_> =
+        symbols.lines().map(|line| line.split(' ').next_back().unwrap().to_owned()).collect();
+    assert_eq!(exported, functions(&generate()));
+}
+
+#[test]
+fn library_has_its_soname() {
+    let dynamic = run(Command::new("readelf").arg("-d").arg(library()));
+    let soname = dynamic.lines().find(|line| line.contains("(SONAME)")).unwrap_or_default();
+    assert!(soname.ends_with("[librawdb.so.0]"), "{soname}");
+}
+
+/// Compiles `source`, which includes the header, as the promise of the header has it.
+fn compile(compiler: &str, dialect: &str, source: &str) -> io::Result<Output> {
+    let language = if dialect.contains("++") { "c++" } else { "c" };
+    let mut child = Command::new(compiler)
+        .args(["-Wall", "-Wextra", "-Wpedantic", "-Wundef", "-Werror"])
+        .arg(format!("-std={dialect}"))
+        .arg("-I")
+        .arg(root().join("include"))
+        .args(["-c", "-o", "/dev/null", "-x", language, "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().unwrap().write_all(source.as_bytes())?;
+    child.wait_with_output()
+}
+
+const EVERY_MACRO: &str = "
+#include <rawdb.h>
+#include <rawdb.h>
+#if RAWDB_VERSION_NUMBER != \\
+    RAWDB_VERSION_MAJOR * 1000000 + RAWDB_VERSION_MINOR * 1000 + RAWDB_VERSION_PATCH
+#error
+#endif
+int use(const rawdb_options *, const rawdb_stats *, const rawdb_region_info *, const rawdb_view *);
+int test(void);
+int test(void) {
+    rawdb_options options = RAWDB_OPTIONS_INIT;
+    rawdb_stats stats = RAWDB_STATS_INIT;
+    rawdb_region_info info = RAWDB_REGION_INFO_INIT;
+    rawdb_view view = RAWDB_VIEW_INIT;
+    options.flags = RAWDB_OPEN_READ_ONLY | RAWDB_OPEN_NO_CREATE | RAWDB_OPEN_CREATE_NEW;
+    options.reclaim_threshold = RAWDB_TO_END;
+    return use(&options, &stats, &info, &view);
+}
+";
+
+const IGNORED_STATUS: &str = "
+#include <rawdb.h>
+void test(rawdb *db);
+void test(rawdb *db) { rawdb_flush(db); }
+";
+
+#[test]
+fn header_compiles_everywhere_without_warnings() {
+    let c = ["c99", "c11", "c17"];
+    let cxx = ["c++11", "c++17", "c++20"];
+    // gcc is what the library needs; clang is tried where there is one.
+    for (compiler, dialects, needed) in
+        [("gcc", c, true), ("g++", cxx, true), ("clang", c, false), ("clang++", cxx, false)]
+    {
+        for dialect in dialects {
+            let output = match compile(compiler, dialect, EVERY_MACRO) {
+                Ok(output) => output,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !needed => continue,
+                Err(error) => panic!("{compiler}: {error}"),
+            };
+            let message = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{compiler} -std={dialect}: {message}");
+
+            let output = compile(compiler, dialect, IGNORED_STATUS).unwrap();
+            let message = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{compiler} -std={dialect}: an ignored status");
+            assert!(message.contains("unused-result"), "{compiler} -std={dialect}: {message}");
+        }
+    }
+}
+
+/// The example in the header is what people begin with: it compiles and does what it looks like.
+#[test]
+fn example_in_the_header_runs() {
+    let header = generate();
+    let example: String = header
+        .lines()
+        .skip_while(|line| !line.ends_with("#include <rawdb.h>"))
+        .map(|line| line.strip_prefix(" *").unwrap())
+        .map(|line| format!("{}\n", line.strip_prefix("     ").unwrap_or(line)))
+        .scan(false, |ended, line| {
+            let take = !*ended;
+            *ended = line == "}\n";
+            take.then_some(line)
+        })
+        .collect();
+
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("example");
+    fs::write(dir.path().join("example.c"), example).unwrap();
+    for name in ["librawdb.so", "librawdb.so.0"] {
+        fs::copy(library(), dir.path().join(name)).unwrap();
+    }
+    run(Command::new("gcc")
+        .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wundef", "-Werror"])
+        .args(["-o", "example", "example.c", "-L.", "-lrawdb", "-Wl,-rpath,$ORIGIN", "-I"])
+        .arg(root().join("include"))
+        .current_dir(dir.path()));
+    assert_eq!(run(Command::new(program).current_dir(dir.path())), "hello\n");
+}
