@@ -323,7 +323,7 @@ fn check_prefix(page: &[u8], kind: u16, lengths: std::ops::RangeInclusive<usize>
     let used = used(page);
     // The bound comes before the checksum, which reads that many bytes. A newer format may use
     // more bytes than this one; it is still told by its version.
-    if used < AT_PAGE_SIZE.end || used > PAGE {
+    if !(AT_PAGE_SIZE.end..=PAGE).contains(&used) {
         return Err(PageError::Field { name: "used", value: used as u64 });
     }
     let (stored, computed) = (u32_at(page, AT_CHECKSUM), checksum(&page[..used]));

@@ -206,10 +206,10 @@ impl Table {
     pub fn set_durable(&mut self, epoch: u64) {
         assert!(epoch > self.durable_epoch);
         self.durable_epoch = epoch;
-        let (durable, later) =
+        let (durable, later): (Vec<Pending>, _) =
             std::mem::take(&mut self.pending).into_iter().partition(|it| it.epoch <= epoch);
         self.pending = later;
-        for Pending { extent, occupied, .. } in <Vec<Pending>>::from(durable) {
+        for Pending { extent, occupied, .. } in durable {
             self.pending_bytes -= extent.len;
             self.space.give_back(extent, occupied);
         }

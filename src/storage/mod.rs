@@ -5,6 +5,8 @@
 //! access, and the hot path of the library.
 
 pub(crate) mod file;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 
 use std::any::Any;
 use std::io;
