@@ -1,7 +1,6 @@
 /* Opening: the options struct and its flags, who may open beside whom. */
 #include "check.h"
 
-#include <dirent.h>
 #include <stddef.h>
 
 #define KNOWN_FLAGS                                                                                \

@@ -48,6 +48,7 @@ static void test_life_cycle(void)
     CHECK_CONTENT(region2, TWO, sizeof TWO);
     rawdb_region_close(region2);
     CHECK_OK(rawdb_close(db));
+    CHECK_EQ(open_files(&dir), 0);
     temp_dir_remove(&dir);
 }
 

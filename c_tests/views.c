@@ -380,7 +380,9 @@ static void test_lock_after_close(void)
     rawdb_view_release(&first);
     CHECK_STATUS(rawdb_open(dir.db, NULL, &other), RAWDB_E_LOCKED);
     CHECK(memcmp(second.data, content + 5, 10) == 0);
+    CHECK(open_files(&dir) > 0);
     rawdb_view_release(&second);
+    CHECK_EQ(open_files(&dir), 0);
 
     db = open_db(dir.db, 0);
     CHECK_OK(rawdb_region_open(db, "region", &region));

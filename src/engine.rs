@@ -113,13 +113,16 @@ impl Engine {
             storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
         // A length that is not whole pages comes from outside. Recovery has checked that it covers
         // all regions.
+        let whole_pages = file_len % PAGE_SIZE == 0;
         let file_len = round_up(file_len);
         let window = if options.read_only {
             map_generously(&*storage, file_len, file_len, false)?
         } else {
-            storage
-                .set_len(File::Data, file_len)
-                .map_err(|error| Error::io("extend", data, &error))?;
+            if !whole_pages {
+                storage
+                    .set_len(File::Data, file_len)
+                    .map_err(|error| Error::io("extend", data, &error))?;
+            }
             map_generously(&*storage, file_len, options.max_address_space, !guarded)?
         };
 

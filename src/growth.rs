@@ -28,6 +28,12 @@ pub(crate) fn reservation(need: u64) -> u64 {
     reservation.max(MIN_RESERVATION)
 }
 
+/// How many bytes to reserve where there is not room for everything that one would like: an eighth
+/// more than needed.
+pub(crate) fn modest_reservation(need: u64) -> u64 {
+    round_up(need + need / 8)
+}
+
 /// How many bytes of a region to have blocks for when it must hold `need` bytes.
 ///
 /// A page at first, then a quarter and later an eighth more than needed. Steps of less than a

@@ -478,14 +478,12 @@ impl RegionInner {
             return self.allocate(writer, end);
         }
         if let Some(window) = &writer.window {
-            let need = round_up(end) - place.len;
-            let want = growth::reservation(end) - place.len;
+            let wishes = [growth::reservation(end), growth::modest_reservation(end), round_up(end)];
             let extension = self.engine.table.lock().extend_extent(
                 &*self.engine.storage,
                 !self.engine.guarded,
                 place.end(),
-                need,
-                want,
+                wishes.map(|len| len - place.len),
                 window.len(),
             );
             if let Some(extension) = extension {
@@ -534,12 +532,8 @@ impl RegionInner {
     ) -> Result<()> {
         let engine = &self.engine;
         let capacity = capacity.max(1);
-        let (extent, window) = engine.table.lock().take_extent(
-            &*engine.storage,
-            !engine.guarded,
-            capacity,
-            growth::reservation(capacity),
-        )?;
+        let (extent, window) =
+            engine.table.lock().take_extent(&*engine.storage, !engine.guarded, capacity)?;
         let destination = Destination { first: window.at(extent.start), start: extent.start };
         let prepared = engine
             .allocate(extent, 0, round_up(capacity), growth::allocation(capacity), 0)

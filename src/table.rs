@@ -91,62 +91,53 @@ impl Table {
         }
     }
 
-    /// Takes an extent of about `want` bytes, and at least `need`, and a window that reaches it.
+    /// Takes an extent for a region that must hold `need` bytes, and a window that reaches it.
     pub fn take_extent(
         &mut self,
         storage: &dyn Storage,
         writable_window: bool,
         need: u64,
-        want: u64,
     ) -> Result<(Extent, Arc<Window>)> {
-        let (need, want) = (round_up(need), round_up(want));
+        let (need, want) = (round_up(need), growth::reservation(need));
         // A hole that is a little small is better used than left for ever, but one without room
         // to grow only puts off the move.
         let acceptable = (need * 2).max(want / 4).min(want);
-        if let Some(extent) =
-            self.space.take(want).or_else(|| self.space.take_between(acceptable, want))
-        {
+        let hole = self.space.take(want).or_else(|| self.space.take_between(acceptable, want));
+        if let Some(extent) = hole {
             return Ok((extent, self.window.clone()));
         }
-        let mut want = want;
-        loop {
-            match self.grow_free_end(storage, writable_window, want) {
-                Ok(()) => {
-                    let extent = self.space.take(want).expect("the file has grown by as much");
-                    return Ok((extent, self.window.clone()));
-                }
-                // Near a limit of the file system or of the address space, less will do.
-                Err(error) if want <= need => {
-                    return match self.space.take(need) {
-                        Some(extent) => Ok((extent, self.window.clone())),
-                        None => Err(error),
-                    };
-                }
-                Err(_) => want = round_up(want / 2).max(need),
+        let mut result = Ok(());
+        // Near a limit of the file system or of the address space less has to do, so that other
+        // regions find something too.
+        for len in [want, growth::modest_reservation(need), need] {
+            result = self.grow_free_end(storage, writable_window, len);
+            if let Some(extent) = self.space.take(len) {
+                return Ok((extent, self.window.clone()));
             }
         }
+        Err(result.expect_err("a free end of the needed length can be taken"))
     }
 
-    /// Lets the reservation that ends at `end` grow in place, to about `want` bytes more and at
-    /// least `need`, without leaving a window of `window_len` bytes. Says by how much it did.
+    /// Lets the reservation that ends at `end` grow in place until it holds `need` bytes more, and
+    /// further if `want` is more, without leaving a window of `window_len` bytes. Returns what it
+    /// has grown by.
     pub fn extend_extent(
         &mut self,
         storage: &dyn Storage,
         writable_window: bool,
         end: u64,
-        need: u64,
-        want: u64,
+        [want, modest, need]: [u64; 3],
         window_len: u64,
     ) -> Option<Extent> {
-        let want = want.min(window_len.saturating_sub(end));
-        if want < need {
-            return None;
+        let room = window_len.saturating_sub(end);
+        if self.space.free_end() != end {
+            return (need <= room).then(|| self.space.take_at(end, need, want.min(room)))?;
         }
-        if self.space.free_end() == end {
-            // Nothing lies behind this reservation. If the file cannot grow, the hole may do.
-            let _ = self.grow_free_end(storage, writable_window, want);
-        }
-        self.space.take_at(end, need, want)
+        [want, modest, need].into_iter().filter(|&len| len <= room).find_map(|len| {
+            // If the file cannot grow, its free end may still do.
+            let _ = self.grow_free_end(storage, writable_window, len);
+            self.space.take_at(end, len, len)
+        })
     }
 
     /// Makes the free end of the file at least `len` bytes long.

@@ -1,0 +1,127 @@
+//! The window on `data`, and what happens where address space is short.
+
+use std::process::Command;
+
+use rawdb::{Database, ErrorKind, Options};
+
+const MIB: u64 = 1 << 20;
+
+/// How many mappings of this process are of a file called `data` in `dir`, and their bytes.
+fn windows(dir: &std::path::Path) -> Vec<u64> {
+    let path = dir.join("data");
+    std::fs::read_to_string("/proc/self/maps")
+        .unwrap()
+        .lines()
+        .filter(|line| line.ends_with(path.to_str().unwrap()))
+        .map(|line| {
+            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            u64::from_str_radix(to, 16).unwrap() - u64::from_str_radix(from, 16).unwrap()
+        })
+        .collect()
+}
+
+fn limit_address_space(bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes as _, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: passes a valid struct.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+}
+
+/// Runs the ignored test `name` of this file in a process of its own, whose limits it may change.
+fn in_child(name: &str) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn a_file_that_outgrows_its_window_gets_another() {
+    in_child("child_outgrows_window");
+}
+
+#[test]
+#[ignore = "run in a child process by the test above"]
+fn child_outgrows_window() {
+    let dir = tempfile::tempdir().unwrap();
+    limit_address_space(2048 * MIB);
+    let db = Database::open(dir.path()).unwrap();
+    let first = windows(dir.path());
+    assert!(first.len() == 1 && first[0] < 2048 * MIB, "{first:?}");
+
+    let region = db.create_region_if_needed("a").unwrap();
+    region.write(&[1; 10_000]).unwrap();
+    let view = region.view(0, u64::MAX).unwrap();
+    let error = db.reserve_file(first[0] + MIB).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoMemory, "{error}");
+    let error = region.reserve(first[0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoMemory, "{error}");
+
+    limit_address_space(libc::RLIM_INFINITY as u64);
+    db.reserve_file(first[0] + MIB).unwrap();
+    assert_eq!(windows(dir.path()).len(), 2, "a bigger one beside it");
+    // Regions of the old window go on, and what moves goes to the new one.
+    region.write_at(&[2; 10], 5).unwrap();
+    region.write(&[3; 100_000]).unwrap();
+    let other = db.create_region_if_needed("b").unwrap();
+    other.write(&[4; 100_000]).unwrap();
+    assert!(view.iter().all(|&byte| byte == 1));
+    assert_eq!(windows(dir.path()).len(), 2, "the view still needs the old one");
+    drop(view);
+    region.write_at(&[5; 1], 0).unwrap();
+    let all = region.view(0, u64::MAX).unwrap();
+    assert_eq!((all[0], all[5], all[20], all[20_000], all.len()), (5, 2, 1, 3, 110_000));
+    assert_eq!(windows(dir.path()).len(), 1, "nobody needs the old one");
+}
+
+#[test]
+fn max_address_space_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { max_address_space: 64 * MIB, ..Options::default() };
+    let db = Database::open_with(dir.path(), &options).unwrap();
+    assert_eq!(windows(dir.path()), [64 * MIB]);
+    let region = db.create_region_if_needed("a").unwrap();
+    // Fills most of the window in steps that would like to reserve more than there is.
+    let piece = vec![7; MIB as usize];
+    while let Ok(offset) = region.write(&piece) {
+        assert!(offset < 64 * MIB);
+    }
+    assert!(region.len() >= 16 * MIB, "only {} bytes fit", region.len());
+    let (len, error) = (region.len(), region.write(&piece).unwrap_err());
+    assert_eq!((error.kind(), region.len()), (ErrorKind::NoMemory, len), "{error}");
+    assert!(region.view(0, u64::MAX).unwrap().iter().all(|&byte| byte == 7));
+    // Small things still fit.
+    db.create_region_if_needed("b").unwrap().write(b"small").unwrap();
+    db.close().unwrap();
+    assert_eq!(
+        Database::open_with(dir.path(), &Options { max_address_space: MIB, ..options })
+            .unwrap_err()
+            .kind(),
+        ErrorKind::NoMemory
+    );
+    assert_eq!(Database::open(dir.path()).unwrap().region("a").unwrap().len(), len);
+}
+
+#[test]
+fn opens_within_eight_gigabytes_of_address_space() {
+    in_child("child_opens_in_eight_gigabytes");
+}
+
+#[test]
+#[ignore = "run in a child process by the test above"]
+fn child_opens_in_eight_gigabytes() {
+    limit_address_space(8_000_000 * 1024);
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::open(dir.path()).unwrap();
+    let region = db.create_region_if_needed("a").unwrap();
+    for _ in 0..64 {
+        region.write(&vec![1; MIB as usize]).unwrap();
+    }
+    db.flush().unwrap();
+    assert!(region.view(0, u64::MAX).unwrap().iter().all(|&byte| byte == 1));
+}

@@ -1,0 +1,301 @@
+//! The promises of `docs/design.md`, each by its number. Those that need more than one test have a
+//! file of their own, named here.
+//!
+//! P2 and P7: `crash.rs`. P6: `full_disk.rs`. P8: `damage.rs`. P10: `src/ffi/tests.rs`.
+
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rawdb::storage::simulation::Simulation;
+use rawdb::storage::{File, Storage, Window};
+use rawdb::{Database, ErrorKind, Options, Region};
+
+/// Both ways of writing.
+fn both(test: impl Fn(&Path, Options)) {
+    for guarded in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        test(dir.path(), Options { guarded, ..Options::default() });
+    }
+}
+
+fn all(region: &Region) -> Vec<u8> {
+    region.view(0, u64::MAX).unwrap().to_vec()
+}
+
+#[test]
+fn p1_a_write_is_visible_at_once() {
+    both(|path, options| {
+        let db = Database::open_with(path, &options).unwrap();
+        let region = db.create_region_if_needed("a").unwrap();
+        let other_handle = db.region("a").unwrap();
+        let (to_reader, from_writer) = channel::<usize>();
+        let (to_writer, from_reader) = channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for len in from_writer {
+                    assert_eq!(other_handle.len(), len as u64);
+                    assert_eq!(all(&other_handle), vec![len as u8; len]);
+                    to_writer.send(()).unwrap();
+                }
+            });
+            // Grows through several places, and is overwritten whole each time.
+            for len in (1..200).map(|step: usize| step * 997) {
+                region.truncate_write(0, &vec![len as u8; len]).unwrap();
+                to_reader.send(len).unwrap();
+                from_reader.recv().unwrap();
+            }
+            drop(to_reader);
+        });
+    });
+}
+
+#[test]
+fn p3_a_view_is_stable_whatever_happens() {
+    both(|path, options| {
+        let db = Database::open_with(path, &options).unwrap();
+        let region = db.create_region_if_needed("a").unwrap();
+        region.write(&[1; 10_000]).unwrap();
+        let view = region.view(100, 9_000).unwrap();
+        let same = || assert!(view.iter().all(|&byte| byte == 1));
+
+        region.write(&[2; 100_000]).unwrap(); // grows and moves
+        same();
+        region.write_at(&[3; 10_000], 0).unwrap();
+        same();
+        let second = region.view(0, 10_000).unwrap();
+        region.write_batch(&[0, 5_000], &[4; 20], 10).unwrap();
+        region.truncate_write(50, &[5; 10]).unwrap();
+        region.truncate(0).unwrap();
+        region.write(&[6; 20_000]).unwrap();
+        let mut buffer = region.append_begin(30_000).unwrap();
+        buffer.fill(7);
+        buffer.end(30_000).unwrap();
+        same();
+        db.flush().unwrap();
+        db.compact().unwrap();
+        same();
+        db.rename("a", "b", false).unwrap();
+        region.remove().unwrap();
+        // What takes the freed space must not land in viewed bytes.
+        for number in 0..50 {
+            let other = db.create_region_if_needed(&format!("other {number}")).unwrap();
+            other.write(&[8; 20_000]).unwrap();
+        }
+        db.flush().unwrap();
+        db.compact().unwrap();
+        same();
+        db.close().unwrap();
+        same();
+        assert!(second.iter().all(|&byte| byte == 3));
+        assert_eq!(Database::open(path).unwrap_err().kind(), ErrorKind::Locked);
+        drop(second);
+        assert_eq!(Database::open(path).unwrap_err().kind(), ErrorKind::Locked);
+        same();
+        drop(view);
+        Database::open(path).unwrap();
+    });
+}
+
+#[test]
+fn p4_nobody_waits_for_a_view_and_only_viewed_bytes_move() {
+    both(|path, options| {
+        let db = Database::open_with(path, &options).unwrap();
+        let region = db.create_region_if_needed("a").unwrap();
+        region.write(&[1; 30_000]).unwrap();
+        db.flush().unwrap();
+        let start = region.info().unwrap().start;
+        let views = [region.view(1_000, 10).unwrap(), region.view(20_000, 10).unwrap()];
+        // One thread holds the views and makes every call: a wait would be for ever.
+        region.write_at(&[2; 500], 10_000).unwrap();
+        region.write_at(&[2; 10], 990).unwrap();
+        region.write_at(&[2; 10], 1_010).unwrap();
+        assert_eq!(region.info().unwrap().start, start, "no viewed byte was written to");
+        region.write_at(&[2; 1], 1_009).unwrap();
+        assert_ne!(region.info().unwrap().start, start, "a viewed byte was written to");
+        let stats = db.stats().unwrap();
+        assert!(stats.pinned_bytes >= 30_000, "{stats:?}");
+        let start = region.info().unwrap().start;
+        region.write_at(&[3; 30_000], 0).unwrap();
+        assert_eq!(region.info().unwrap().start, start, "the views are of the old place");
+        drop(views);
+        assert_eq!(db.stats().unwrap().pinned_bytes, 0);
+        db.flush().unwrap();
+        assert_eq!(db.stats().unwrap().pending_bytes, 0);
+    });
+}
+
+/// A disk whose syncs wait until they are told to go on.
+struct SlowDisk {
+    disk: Arc<Simulation>,
+    entered: Mutex<Sender<File>>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+impl Storage for SlowDisk {
+    fn sync(&self, file: File) -> io::Result<()> {
+        self.entered.lock().unwrap().send(file).unwrap();
+        self.go_on.lock().unwrap().recv().unwrap();
+        self.disk.sync(file)
+    }
+    fn path(&self, file: File) -> &Path {
+        self.disk.path(file)
+    }
+    fn len(&self, file: File) -> io::Result<u64> {
+        self.disk.len(file)
+    }
+    fn set_len(&self, file: File, len: u64) -> io::Result<()> {
+        self.disk.set_len(file, len)
+    }
+    fn allocate(&self, file: File, offset: u64, len: u64) -> io::Result<()> {
+        self.disk.allocate(file, offset, len)
+    }
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.disk.punch(offset, len)
+    }
+    fn write(&self, file: File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.disk.write(file, offset, bytes)
+    }
+    fn sync_directory(&self) -> io::Result<()> {
+        self.disk.sync_directory()
+    }
+    fn map_data(&self, len: u64, writable: bool) -> io::Result<Window> {
+        self.disk.map_data(len, writable)
+    }
+    fn read_regions(&self) -> io::Result<Box<dyn AsRef<[u8]>>> {
+        self.disk.read_regions()
+    }
+    fn read_identity(&self) -> io::Result<Vec<u8>> {
+        self.disk.read_identity()
+    }
+    fn disk_bytes(&self) -> io::Result<u64> {
+        self.disk.disk_bytes()
+    }
+    fn keeps_allocated(&self) -> bool {
+        self.disk.keeps_allocated()
+    }
+    fn new_uuid(&self) -> io::Result<[u8; 16]> {
+        self.disk.new_uuid()
+    }
+    fn unlock(&self) {
+        self.disk.unlock();
+    }
+}
+
+#[test]
+fn p5_writers_do_not_wait_for_the_disk() {
+    let (entered, syncs) = channel();
+    let (allow, go_on) = channel();
+    let disk = Arc::new(SlowDisk {
+        disk: Simulation::empty(),
+        entered: Mutex::new(entered),
+        go_on: Mutex::new(go_on),
+    });
+    (0..2).for_each(|_| allow.send(()).unwrap()); // the syncs of creation
+    let db = Database::open_storage(disk, &Options::default()).unwrap();
+    assert_eq!(syncs.iter().take(2).collect::<Vec<_>>(), [File::Regions, File::Data]);
+    let region = db.create_region_if_needed("a").unwrap();
+    region.write(b"before").unwrap();
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| db.flush());
+        for file in [File::Data, File::Regions] {
+            assert_eq!(syncs.recv_timeout(Duration::from_secs(60)).unwrap(), file);
+            // The flush stands in the sync, and this thread does everything else.
+            region.write(b"x").unwrap();
+            region.write_at(b"B", 0).unwrap();
+            region.write(&[0; 100_000]).unwrap();
+            region.truncate(7).unwrap();
+            region.view(0, u64::MAX).unwrap();
+            let other = db.create_region_if_needed("b").unwrap();
+            other.write(b"new").unwrap();
+            db.rename("b", "c", true).unwrap();
+            db.remove("c").unwrap();
+            db.stats().unwrap();
+            db.list().unwrap();
+            allow.send(()).unwrap();
+        }
+        flush.join().unwrap().unwrap();
+
+        // Callers that come during a flush share the next one.
+        region.write(b"y").unwrap();
+        let mut callers = vec![scope.spawn(|| db.flush())];
+        syncs.recv_timeout(Duration::from_secs(60)).unwrap();
+        region.write(b"z").unwrap();
+        callers.extend((0..8).map(|_| scope.spawn(|| db.flush())));
+        // They have to have called before the first flush ends. There is no telling from outside
+        // whether they have; a late one makes more syncs, and they are counted below.
+        std::thread::sleep(Duration::from_millis(300));
+        (0..4).for_each(|_| allow.send(()).unwrap());
+        callers.into_iter().for_each(|caller| caller.join().unwrap().unwrap());
+    });
+    assert_eq!(syncs.try_iter().count(), 3, "one sync of the first flush, two of the shared one");
+    (0..9).for_each(|_| allow.send(()).unwrap());
+    db.close().unwrap();
+}
+
+#[test]
+fn p9_a_database_has_one_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let read_only = Options { read_only: true, ..Options::default() };
+    let db = Database::open(dir.path()).unwrap();
+    for options in [&Options::default(), &read_only] {
+        let error = Database::open_with(dir.path(), options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Locked);
+    }
+    let data = dir.path().join("data");
+    let lock = |flag| Command::new("flock").args(["-n", flag]).arg(&data).arg("true").status();
+    assert!(!lock("-s").unwrap().success(), "another process sees the lock");
+    db.close().unwrap();
+
+    let readers: Vec<_> =
+        (0..3).map(|_| Database::open_with(dir.path(), &read_only).unwrap()).collect();
+    assert_eq!(Database::open(dir.path()).unwrap_err().kind(), ErrorKind::Locked);
+    assert!(lock("-s").unwrap().success());
+    assert!(!lock("-x").unwrap().success());
+    drop(readers);
+    assert!(lock("-x").unwrap().success());
+}
+
+#[test]
+fn p9_a_handle_refuses_to_work_after_a_fork() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::open(dir.path()).unwrap();
+    let region = db.create_region_if_needed("a").unwrap();
+    region.write(b"parent").unwrap();
+    let view = region.view(0, u64::MAX).unwrap();
+    // SAFETY: the child does nothing but calls that are made for it, and leaves by `_exit`.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let kind = |error: rawdb::Error| error.kind() == ErrorKind::Forked;
+        let refused = [
+            region.write(b"child").is_err_and(kind),
+            region.write_at(b"child", 0).is_err_and(kind),
+            region.truncate(0).is_err_and(kind),
+            region.view(0, 1).is_err_and(kind),
+            region.flush().is_err_and(kind),
+            db.flush().is_err_and(kind),
+            db.remove("a").is_err_and(kind),
+            db.create_region_if_needed("b").is_err_and(kind),
+            db.list().is_err_and(kind),
+            db.close().is_err_and(kind),
+            *view == *b"parent",
+        ];
+        drop((region, view));
+        let wrong = refused.iter().filter(|&&refused| !refused).count();
+        // SAFETY: ends the child without running what belongs to the parent's test.
+        unsafe { libc::_exit(wrong as i32) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child of this call.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0, "in the child, so many calls went wrong: {}", status >> 8);
+    assert_eq!(Database::open(dir.path()).unwrap_err().kind(), ErrorKind::Locked);
+    region.write(b" goes on").unwrap();
+    drop(view);
+    db.close().unwrap();
+    let db = Database::open(dir.path()).unwrap();
+    assert_eq!(all(&db.region("a").unwrap()), b"parent goes on");
+}
