@@ -243,7 +243,7 @@ typedef int32_t rawdb_status;
  *
  * Later versions may append members; struct_size tells which of them a program knows.
  */
-typedef struct {
+typedef struct rawdb_options {
   /**
    * sizeof(rawdb_options), set by RAWDB_OPTIONS_INIT.
    */
@@ -289,7 +289,7 @@ typedef int32_t (*rawdb_progress_fn)(void *context, uint64_t done, uint64_t tota
  * What a database consists of at one moment. Begin with RAWDB_STATS_INIT. Later versions may
  * append members; struct_size tells which of them a program knows.
  */
-typedef struct {
+typedef struct rawdb_stats {
   /**
    * sizeof(rawdb_stats), set by RAWDB_STATS_INIT and left as it is.
    */
@@ -336,7 +336,7 @@ typedef struct {
  * Place and sizes of a region. Begin with RAWDB_REGION_INFO_INIT. Later versions may append
  * members; struct_size tells which of them a program knows.
  */
-typedef struct {
+typedef struct rawdb_region_info {
   /**
    * sizeof(rawdb_region_info), set by RAWDB_REGION_INFO_INIT and left as it is.
    */
@@ -364,7 +364,7 @@ typedef struct {
  *
  * The struct belongs to the caller. A copy of it is the same view: release one of them, once.
  */
-typedef struct {
+typedef struct rawdb_view {
   /**
    * The bytes, for reading only; any number of threads may read them. Must not be looked at when
    * len is 0, and may be NULL then.
@@ -579,8 +579,8 @@ RAWDB_API int32_t rawdb_last_os_error(void);
 RAWDB_API
 RAWDB_NODISCARD
 rawdb_status rawdb_open(const char *path,
-                        const rawdb_options *options,
-                        rawdb **db_out);
+                        const struct rawdb_options *options,
+                        struct rawdb **db_out);
 
 /**
  * Flushes, then closes the database and frees the handle, in any case: also when this fails, `db`
@@ -602,7 +602,7 @@ rawdb_status rawdb_open(const char *path,
  *
  * Since 0.1.0.
  */
-RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_close(rawdb *db);
+RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_close(struct rawdb *db);
 
 /**
  * Makes durable, atomically, everything in all regions that happened before: contents, lengths,
@@ -626,7 +626,7 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_close(rawdb *db);
  *
  * Since 0.1.0.
  */
-RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_flush(rawdb *db);
+RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_flush(struct rawdb *db);
 
 /**
  * Flushes, then returns to the file system what space it can: free space and unused tails of
@@ -650,7 +650,7 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_flush(rawdb *db);
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_compact(rawdb *db,
+rawdb_status rawdb_compact(struct rawdb *db,
                            rawdb_progress_fn progress,
                            void *context);
 
@@ -669,7 +669,7 @@ rawdb_status rawdb_compact(rawdb *db,
  *
  * Since 0.1.0.
  */
-RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_reserve_file(rawdb *db, uint64_t min_len);
+RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_reserve_file(struct rawdb *db, uint64_t min_len);
 
 /**
  * Makes room in the region table for `count` regions altogether, so that creating them is faster
@@ -685,7 +685,7 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_reserve_file(rawdb *db, uint64_t mi
  *
  * Since 0.1.0.
  */
-RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_reserve_regions(rawdb *db, uint64_t count);
+RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_reserve_regions(struct rawdb *db, uint64_t count);
 
 /**
  * Tells what the database consists of at this moment. It looks at every region, so it is for
@@ -702,7 +702,10 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_reserve_regions(rawdb *db, uint64_t
  *
  * Since 0.1.0.
  */
-RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_get_stats(rawdb *db, rawdb_stats *stats_out);
+RAWDB_API
+RAWDB_NODISCARD
+rawdb_status rawdb_get_stats(struct rawdb *db,
+                             struct rawdb_stats *stats_out);
 
 /**
  * Removes the region `name`. The name is free at once; handles of the region answer
@@ -720,7 +723,7 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_get_stats(rawdb *db, rawdb_stats *s
  *
  * Since 0.1.0.
  */
-RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_remove(rawdb *db, const char *name);
+RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_remove(struct rawdb *db, const char *name);
 
 /**
  * Gives the region `from` the name `to`. Handles and views of it stay good.
@@ -745,7 +748,7 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_remove(rawdb *db, const char *name)
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_rename(rawdb *db,
+rawdb_status rawdb_rename(struct rawdb *db,
                           const char *from,
                           const char *to,
                           uint32_t flags);
@@ -768,7 +771,7 @@ rawdb_status rawdb_rename(rawdb *db,
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_retain(rawdb *db,
+rawdb_status rawdb_retain(struct rawdb *db,
                           const char *const *names,
                           size_t count);
 
@@ -786,7 +789,10 @@ rawdb_status rawdb_retain(rawdb *db,
  *
  * Since 0.1.0.
  */
-RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_list(rawdb *db, rawdb_region_iter **iter_out);
+RAWDB_API
+RAWDB_NODISCARD
+rawdb_status rawdb_list(struct rawdb *db,
+                        struct rawdb_region_iter **iter_out);
 
 /**
  * Gives the next region of the snapshot.
@@ -807,16 +813,16 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_list(rawdb *db, rawdb_region_iter *
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_region_iter_next(rawdb_region_iter *iter,
+rawdb_status rawdb_region_iter_next(struct rawdb_region_iter *iter,
                                     const char **name_out,
-                                    rawdb_region_info *info_out);
+                                    struct rawdb_region_info *info_out);
 
 /**
  * Frees an iterator and the names it gave out. NULL does nothing. The last call with `iter`.
  *
  * Since 0.1.0.
  */
-RAWDB_API void rawdb_region_iter_free(rawdb_region_iter *iter);
+RAWDB_API void rawdb_region_iter_free(struct rawdb_region_iter *iter);
 
 /**
  * Opens the region `name`, creating it, empty, if there is none.
@@ -837,9 +843,9 @@ RAWDB_API void rawdb_region_iter_free(rawdb_region_iter *iter);
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_region_create(rawdb *db,
+rawdb_status rawdb_region_create(struct rawdb *db,
                                  const char *name,
-                                 rawdb_region **region_out);
+                                 struct rawdb_region **region_out);
 
 /**
  * Opens the region `name`, which must exist.
@@ -858,9 +864,9 @@ rawdb_status rawdb_region_create(rawdb *db,
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_region_open(rawdb *db,
+rawdb_status rawdb_region_open(struct rawdb *db,
                                const char *name,
-                               rawdb_region **region_out);
+                               struct rawdb_region **region_out);
 
 /**
  * Frees a handle; the region itself, other handles and views of it stay as they are. An append
@@ -871,7 +877,7 @@ rawdb_status rawdb_region_open(rawdb *db,
  *
  * Since 0.1.0.
  */
-RAWDB_API void rawdb_region_close(rawdb_region *region);
+RAWDB_API void rawdb_region_close(struct rawdb_region *region);
 
 /**
  * Appends `len` bytes. Appends from several threads land one after the other, each in one piece.
@@ -893,7 +899,7 @@ RAWDB_API void rawdb_region_close(rawdb_region *region);
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_region_append(rawdb_region *region,
+rawdb_status rawdb_region_append(struct rawdb_region *region,
                                  const void *data,
                                  size_t len,
                                  uint64_t *offset_out);
@@ -921,7 +927,7 @@ rawdb_status rawdb_region_append(rawdb_region *region,
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_region_write_at(rawdb_region *region,
+rawdb_status rawdb_region_write_at(struct rawdb_region *region,
                                    uint64_t offset,
                                    const void *data,
                                    size_t len);
@@ -949,7 +955,7 @@ rawdb_status rawdb_region_write_at(rawdb_region *region,
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_region_write_batch(rawdb_region *region,
+rawdb_status rawdb_region_write_batch(struct rawdb_region *region,
                                       const uint64_t *offsets,
                                       const void *values,
                                       size_t value_len,
@@ -972,7 +978,10 @@ rawdb_status rawdb_region_write_batch(rawdb_region *region,
  *
  * Since 0.1.0.
  */
-RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_region_truncate(rawdb_region *region, uint64_t len);
+RAWDB_API
+RAWDB_NODISCARD
+rawdb_status rawdb_region_truncate(struct rawdb_region *region,
+                                   uint64_t len);
 
 /**
  * Writes `len` bytes at `offset` and lets the region end with them: its length is offset + len
@@ -987,7 +996,7 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_region_truncate(rawdb_region *regio
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_region_truncate_write(rawdb_region *region,
+rawdb_status rawdb_region_truncate_write(struct rawdb_region *region,
                                          uint64_t offset,
                                          const void *data,
                                          size_t len);
@@ -1016,7 +1025,7 @@ rawdb_status rawdb_region_truncate_write(rawdb_region *region,
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_region_append_begin(rawdb_region *region,
+rawdb_status rawdb_region_append_begin(struct rawdb_region *region,
                                        size_t len,
                                        void **buffer_out);
 
@@ -1040,7 +1049,7 @@ rawdb_status rawdb_region_append_begin(rawdb_region *region,
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_region_append_end(rawdb_region *region,
+rawdb_status rawdb_region_append_end(struct rawdb_region *region,
                                      size_t written);
 
 /**
@@ -1061,7 +1070,7 @@ rawdb_status rawdb_region_append_end(rawdb_region *region,
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_region_reserve(rawdb_region *region,
+rawdb_status rawdb_region_reserve(struct rawdb_region *region,
                                   uint64_t capacity);
 
 /**
@@ -1081,7 +1090,7 @@ rawdb_status rawdb_region_reserve(rawdb_region *region,
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_region_read(rawdb_region *region,
+rawdb_status rawdb_region_read(struct rawdb_region *region,
                                uint64_t offset,
                                void *buffer,
                                size_t len);
@@ -1107,10 +1116,10 @@ rawdb_status rawdb_region_read(rawdb_region *region,
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_region_view(rawdb_region *region,
+rawdb_status rawdb_region_view(struct rawdb_region *region,
                                uint64_t offset,
                                uint64_t len,
-                               rawdb_view *view_out);
+                               struct rawdb_view *view_out);
 
 /**
  * How many bytes the region has. 0 for NULL, and when the region has been removed or the database
@@ -1118,7 +1127,7 @@ rawdb_status rawdb_region_view(rawdb_region *region,
  *
  * Since 0.1.0.
  */
-RAWDB_API uint64_t rawdb_region_len(const rawdb_region *region);
+RAWDB_API uint64_t rawdb_region_len(const struct rawdb_region *region);
 
 /**
  * Copies the name of the region into `buffer`, as snprintf() would: at most capacity - 1 bytes,
@@ -1131,7 +1140,10 @@ RAWDB_API uint64_t rawdb_region_len(const rawdb_region *region);
  *
  * Since 0.1.0.
  */
-RAWDB_API size_t rawdb_region_name(const rawdb_region *region, char *buffer, size_t capacity);
+RAWDB_API
+size_t rawdb_region_name(const struct rawdb_region *region,
+                         char *buffer,
+                         size_t capacity);
 
 /**
  * Tells place and sizes of the region.
@@ -1149,8 +1161,8 @@ RAWDB_API size_t rawdb_region_name(const rawdb_region *region, char *buffer, siz
  */
 RAWDB_API
 RAWDB_NODISCARD
-rawdb_status rawdb_region_get_info(const rawdb_region *region,
-                                   rawdb_region_info *info_out);
+rawdb_status rawdb_region_get_info(const struct rawdb_region *region,
+                                   struct rawdb_region_info *info_out);
 
 /**
  * As rawdb_flush(), for the bytes and the length of this region alone, atomically; other regions
@@ -1166,7 +1178,7 @@ rawdb_status rawdb_region_get_info(const rawdb_region *region,
  *
  * Since 0.1.0.
  */
-RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_region_flush(rawdb_region *region);
+RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_region_flush(struct rawdb_region *region);
 
 /**
  * Gives a view back and sets the struct to zero, so that releasing it twice is harmless, as is
@@ -1177,7 +1189,7 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_region_flush(rawdb_region *region);
  *
  * Since 0.1.0.
  */
-RAWDB_API void rawdb_view_release(rawdb_view *view);
+RAWDB_API void rawdb_view_release(struct rawdb_view *view);
 
 #ifdef __cplusplus
 }  // extern "C"
