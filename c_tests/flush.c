@@ -337,6 +337,23 @@ static void test_reclaim(void)
     tear_down();
 }
 
+/* Room to grow into is reserved in the file, not on the disk. */
+static void test_disk_of_small_regions(void)
+{
+    enum { COUNT = 300, LEN = 3000 };
+    char name[16];
+    unsigned i;
+    set_up(0);
+    for (i = 0; i < COUNT; i++) {
+        snprintf(name, sizeof name, "small%u", i);
+        rawdb_region_close(create_sized(name, LEN));
+    }
+    CHECK(get_stats(db).disk_bytes < COUNT * 2 * 4096);
+    CHECK_OK(rawdb_compact(db, NULL, NULL));
+    CHECK(get_stats(db).disk_bytes < COUNT * 4096 + 64 * 1024); /* one page each, and the first */
+    tear_down();
+}
+
 int main(void)
 {
     RUN(test_counts);
@@ -348,5 +365,6 @@ int main(void)
     RUN(test_compact_tails);
     RUN(test_compact_cancelled);
     RUN(test_reclaim);
+    RUN(test_disk_of_small_regions);
     return 0;
 }

@@ -31,7 +31,7 @@ fn run(command: &mut Command) -> Result<String, String> {
     })?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
-        // rustc prints its notes to one, valgrind and nm what they have to say to the other.
+        // Cargo names files in the one, rustc libraries in the other.
         return Ok(text(&output.stdout) + &text(&output.stderr));
     }
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
@@ -171,6 +171,7 @@ fn cxx17_with_static_library() {
 fn under_valgrind() {
     let mut names = programs();
     names.retain(|name| !NATIVE_ONLY.contains(&name.as_str()));
+    // C11, so that the programs are others than those that the tests beside this one link.
     run_all(&names, "c11", "shared", |program| {
         let mut command = Command::new("timeout");
         command

@@ -105,20 +105,42 @@ impl Program {
 
     /// Runs one operation on the database and the model. Says whether it was a flush.
     fn step(&mut self, db: &Database) -> bool {
+        match self.rng.u32(..100) {
+            0..=8 => {
+                db.flush().unwrap();
+                self.flush_completed();
+                true
+            }
+            9..=11 => {
+                // Regions change while their tails are being punched.
+                let mut flushed = false;
+                db.compact_with(&mut |_, _| {
+                    if !std::mem::replace(&mut flushed, true) {
+                        self.flush_completed();
+                    }
+                    self.change(db);
+                    true
+                })
+                .unwrap();
+                true
+            }
+            _ => {
+                self.change(db);
+                false
+            }
+        }
+    }
+
+    fn flush_completed(&mut self) {
+        self.now.values_mut().for_each(|contents| contents.earlier.clear());
+        self.flushed = self.now.clone();
+        self.removed.clear();
+    }
+
+    fn change(&mut self, db: &Database) {
         let name = self.name();
         let region = db.region(&name).ok();
-        match (self.rng.u32(..100), region) {
-            (0..=11, _) => {
-                if self.rng.u32(..4) == 0 {
-                    db.compact().unwrap();
-                } else {
-                    db.flush().unwrap();
-                }
-                self.now.values_mut().for_each(|contents| contents.earlier.clear());
-                self.flushed = self.now.clone();
-                self.removed.clear();
-                return true;
-            }
+        match (self.rng.u32(12..100), region) {
             (12..=17, Some(_)) => {
                 db.remove(&name).unwrap();
                 self.removed.extend(self.now.remove(&name));
@@ -161,7 +183,6 @@ impl Program {
                 self.now.insert(name, Contents::default());
             }
         }
-        false
     }
 }
 
