@@ -340,7 +340,7 @@ static void test_reclaim(void)
 /* Room to grow into is reserved in the file, not on the disk. */
 static void test_disk_of_small_regions(void)
 {
-    enum { COUNT = 300, LEN = 3000 };
+    enum { COUNT = 1000, LEN = 3000 }; /* it takes some hundred page faults for large folios */
     char name[16];
     unsigned i;
     set_up(0);

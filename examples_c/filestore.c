@@ -289,8 +289,8 @@ static int verify(const char *db_path, char *dir, char **absent, int absent_coun
     walk_tree(&w, db_path, dir);
     verify_extra(&w, dir);
     check(rawdb_close(w.db), "close");
-    printf("%" PRIu64 " files, %" PRIu64 " bytes equal; %" PRIu64 " differences\n", w.files, w.bytes,
-           w.failures);
+    printf("%" PRIu64 " files, %" PRIu64 " bytes equal; %" PRIu64 " differences\n", w.files,
+           w.bytes, w.failures);
     print_skipped(&w);
     return w.failures == 0 ? 0 : 1;
 }

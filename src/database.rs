@@ -40,7 +40,7 @@ pub struct Stats {
     pub file_len: u64,
     /// Storage that `data` occupies.
     pub disk_bytes: u64,
-    /// Grows with every flush that had something to write.
+    /// Grows with every flush that had a change of the region table to write.
     pub generation: u64,
 }
 

@@ -63,6 +63,7 @@ pub(crate) struct Engine {
     pub guarded: bool,
     read_only: bool,
     min_file_len: u64,
+    pub reclaim_threshold: u64,
     /// The first failed sync.
     failure: OnceLock<Error>,
     pub table: Apart<Mutex<Table>>,
@@ -126,6 +127,10 @@ impl Engine {
             map_generously(&*storage, file_len, options.max_address_space, !guarded)?
         };
 
+        let mut committer = Committer::new(&recovered);
+        if !options.read_only {
+            committer.settle(&*storage, &recovered)?;
+        }
         let Recovered { ref header, capacity, .. } = recovered;
         let slots = Slots {
             free: (0..header.slots)
@@ -148,9 +153,10 @@ impl Engine {
             guarded,
             read_only: options.read_only,
             min_file_len: options.min_file_len,
+            reclaim_threshold: options.effective_reclaim_threshold(),
             failure: OnceLock::new(),
             table: Apart(Mutex::new(table)),
-            committer: Apart(Mutex::new(Committer::new(&recovered))),
+            committer: Apart(Mutex::new(committer)),
             flushes: AtomicU64::new(0),
             generation: AtomicU64::new(header.generation),
             holders: AtomicUsize::new(1),
@@ -274,8 +280,7 @@ impl Engine {
 
     /// A sync has failed. What was dirty may be gone from memory without having reached the disk,
     /// so no later sync proves anything: the database accepts no change until it is opened again.
-    pub fn fail(&self, file: File, error: &std::io::Error) -> Error {
-        let error = Error::io("sync", self.storage.path(file), error).with_kind(ErrorKind::Io);
+    pub fn fail(&self, error: Error) -> Error {
         let first = self.failure.get_or_init(|| error);
         self.hot.stopped.store(true, Ordering::Relaxed);
         first.clone()
@@ -346,7 +351,7 @@ impl Engine {
     pub fn release_pinned(&self, retired: &Retired) {
         let mut table = self.table.lock();
         table.pinned_bytes -= retired.extent.len;
-        table.give_up(retired.extent, retired.occupied, retired.epoch);
+        table.give_up(retired.extent, retired.epoch);
     }
 
     /// One more reason to keep the files locked.
@@ -422,6 +427,10 @@ impl Engine {
                 return Ok(());
             }
             let target = self.table.lock().names.get(to).cloned();
+            if same(target.as_ref(), Some(&region)) {
+                // Another thread has renamed it just so, and locking it twice would be for ever.
+                continue;
+            }
             let mut involved: Vec<_> = target.iter().chain([&region]).collect();
             let Some((mut table, mut writers)) = self.lock_regions(&mut involved, |table| {
                 same(table.names.get(from), Some(&region))
@@ -617,7 +626,7 @@ fn create(storage: &dyn Storage) -> Result<()> {
     storage.set_len(File::Regions, 0).map_err(failed("create", File::Regions))?;
     storage.set_len(File::Data, 0).map_err(failed("create", File::Data))?;
     let uuid = storage.new_uuid().map_err(failed("make an identity for", File::Data))?;
-    let header = Header { uuid, generation: 1, slots: 0, regions: 0, digest: 0 };
+    let header = Header { uuid, generation: 1, slots: 0, regions: 0, digest: 0, closed: true };
     let page = format::encode_header(&header);
     let capacity = growth::slots(0);
     storage

@@ -4,24 +4,24 @@
 //! moment, syncs `data`, and then writes the changed slots and a header to `regions` and syncs
 //! that. Writers go on meanwhile, in the next epoch.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
 use crate::engine::Engine;
-use crate::error::{Error, Result};
-use crate::format::{self, Entry, Header, RegionEntry};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{self, Entry, Header, Page, RegionEntry, MAX_GENERATION};
 use crate::recovery::Recovered;
-use crate::region::{Change, Cut};
-use crate::storage::File;
+use crate::region::{Change, Cut, RegionInner};
+use crate::storage::{File, Storage};
 
 /// What is known of the durable table. Whoever holds it is the one who flushes.
 pub(crate) struct Committer {
     header: Header,
     /// The header page that holds the durable header.
     header_page: u8,
-    /// Both pages do.
-    headers_equal: bool,
     slots: Vec<DurableSlot>,
     /// Vacant slots on whose other side an interrupted flush has left an entry that the next
     /// header would bring to life.
@@ -49,7 +49,6 @@ impl Committer {
         Committer {
             header: recovered.header,
             header_page: recovered.header_page,
-            headers_equal: recovered.clean,
             slots: recovered.slots[..used]
                 .iter()
                 .map(|slot| DurableSlot { side: slot.side, digest: slot.digest })
@@ -60,10 +59,41 @@ impl Committer {
                 .map(|(number, _)| number)
                 .collect(),
             next_generation: recovered.newest_generation + 1,
-            // A process that died may have left overwritten bytes unsynced.
-            data_dirty: !recovered.clean,
+            data_dirty: false,
             succeeded: 0,
         }
+    }
+
+    /// Makes sure that what recovery found is on the disk. It may be in the page cache only: of a
+    /// process that died before a sync, or whose sync failed, after which the kernel calls pages
+    /// clean that it has not written. Until this is done nothing may be reused or overwritten that
+    /// an older table needs. Also takes the mark of a closed database away.
+    pub fn settle(&mut self, storage: &dyn Storage, recovered: &Recovered) -> Result<()> {
+        if !recovered.clean {
+            // What the last process overwrote in place and did not flush.
+            sync(storage, File::Data)?;
+        }
+        // Whoever wrote an entry of an older generation has also synced it, or settled it.
+        for (slot, found) in (0u64..).zip(&recovered.slots) {
+            if found.generation == self.header.generation {
+                let region = found.region.as_ref().map(|region| RegionEntry {
+                    name: &region.name,
+                    start: region.start,
+                    len: region.len,
+                    reserved: region.reserved,
+                });
+                let entry = Entry { slot, generation: found.generation, region };
+                let offset = format::slot_offset(slot, found.side);
+                write(storage, offset, &format::encode_entry(&entry))?;
+            }
+        }
+        self.header.closed = false;
+        self.write_header(storage, self.header_page)?;
+        sync(storage, File::Regions)
+    }
+
+    fn write_header(&self, storage: &dyn Storage, page: u8) -> Result<()> {
+        write(storage, format::header_offset(page), &format::encode_header(&self.header))
     }
 
     /// Makes the table durable as the cuts say.
@@ -73,23 +103,24 @@ impl Committer {
             .filter(|(_, cut)| !matches!(cut.change, Change::None))
             .map(|(slot, cut)| (*slot, &cut.change))
             .collect();
-        if changes.is_empty() {
+        if changes.is_empty() && self.haunted.is_empty() {
             return Ok(());
         }
-        self.haunted.retain(|haunted| changes.iter().all(|(slot, _)| slot != haunted));
+        let taken: HashSet<u64> = changes.iter().map(|&(slot, _)| slot).collect();
+        self.haunted.retain(|slot| !taken.contains(slot));
         changes.extend(self.haunted.iter().map(|&slot| (slot, &Change::Vacate)));
 
         let storage = &*engine.storage;
-        let path = storage.path(File::Regions);
-        let write = |offset: u64, bytes: &[u8]| {
-            storage
-                .write(File::Regions, offset, bytes)
-                .map_err(|error| Error::io("write", path, &error))
-        };
-
         // Whatever becomes of this flush, its generation is not used again: what it leaves on the
         // disk must not pass for part of a later one.
         let generation = self.next_generation;
+        if generation >= MAX_GENERATION {
+            // Not in the life of any disk, but a file can claim it.
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("{}: no generation is left", storage.path(File::Regions).display()),
+            ));
+        }
         self.next_generation += 1;
         let mut header = Header { generation, ..self.header };
         let mut written = Vec::with_capacity(changes.len());
@@ -104,7 +135,7 @@ impl Committer {
             let is_region = region.is_some();
             let page = format::encode_entry(&Entry { slot, generation, region });
             let side = 1 - durable.side;
-            write(format::slot_offset(slot, side), page.bytes())?;
+            write(storage, format::slot_offset(slot, side), &page)?;
 
             let digest = if is_region { page.digest() } else { 0 };
             header.digest = header.digest.wrapping_sub(durable.digest).wrapping_add(digest);
@@ -114,8 +145,8 @@ impl Committer {
             written.push((slot, DurableSlot { side, digest }));
         }
         let header_page = 1 - self.header_page;
-        write(format::header_offset(header_page), format::encode_header(&header).bytes())?;
-        storage.sync(File::Regions).map_err(|error| engine.fail(File::Regions, &error))?;
+        write(storage, format::header_offset(header_page), &format::encode_header(&header))?;
+        sync(storage, File::Regions).map_err(|error| engine.fail(error))?;
 
         self.slots.resize(header.slots as usize, NEVER_WRITTEN);
         for (slot, durable) in written {
@@ -123,27 +154,33 @@ impl Committer {
         }
         self.header = header;
         self.header_page = header_page;
-        self.headers_equal = false;
         self.haunted.clear();
         engine.generation.store(generation, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Writes the durable header to the other page as well: a database at rest has two equal
-    /// headers, so that damage to one is noticed and does no harm.
+    /// Writes the durable header to both pages, marked as that of a closed database. At rest they
+    /// are equal, so that damage to one is noticed and does no harm.
     pub fn finish(&mut self, engine: &Engine) -> Result<()> {
-        if self.headers_equal {
-            return Ok(());
-        }
         let storage = &*engine.storage;
-        let offset = format::header_offset(1 - self.header_page);
-        storage
-            .write(File::Regions, offset, format::encode_header(&self.header).bytes())
-            .map_err(|error| Error::io("write", storage.path(File::Regions), &error))?;
-        storage.sync(File::Regions).map_err(|error| engine.fail(File::Regions, &error))?;
-        self.headers_equal = true;
-        Ok(())
+        self.header.closed = true;
+        self.write_header(storage, 0)?;
+        self.write_header(storage, 1)?;
+        sync(storage, File::Regions).map_err(|error| engine.fail(error))
     }
+}
+
+fn write(storage: &dyn Storage, offset: u64, page: &Page) -> Result<()> {
+    storage
+        .write(File::Regions, offset, page.bytes())
+        .map_err(|error| Error::io("write", storage.path(File::Regions), &error))
+}
+
+/// Whatever the reason of a failed sync, it is an error of the device to those who wait for it.
+fn sync(storage: &dyn Storage, file: File) -> Result<()> {
+    storage
+        .sync(file)
+        .map_err(|error| Error::io("sync", storage.path(file), &error).with_kind(ErrorKind::Io))
 }
 
 impl Engine {
@@ -158,14 +195,18 @@ impl Engine {
         let begun = self.flushes.load(Ordering::Acquire);
         let mut committer = self.committer.lock();
         if committer.succeeded <= begun {
-            self.flush_once(&mut committer)?;
+            let changed = self.flush_once(&mut committer)?;
             drop(committer);
-            self.reclaim_large();
+            self.reclaim_large(&changed);
         }
         Ok(())
     }
 
-    fn flush_once(&self, committer: &mut MutexGuard<'_, Committer>) -> Result<()> {
+    /// Returns the regions that had changed.
+    fn flush_once(
+        &self,
+        committer: &mut MutexGuard<'_, Committer>,
+    ) -> Result<Vec<Arc<RegionInner>>> {
         self.check_usable()?;
         let number = self.flushes.fetch_add(1, Ordering::AcqRel) + 1;
         let (epoch, dirty) = {
@@ -178,17 +219,17 @@ impl Engine {
         committer.data_dirty |= cuts.iter().any(|(_, cut)| cut.bytes_changed);
         let mut result = Ok(());
         if committer.data_dirty {
-            result = self.storage.sync(File::Data).map_err(|error| self.fail(File::Data, &error));
+            result = sync(&*self.storage, File::Data).map_err(|error| self.fail(error));
         }
         if result.is_ok() {
             committer.data_dirty = false;
             result = committer.commit(self, &cuts);
         }
-        if result.is_err() {
+        if let Err(error) = result {
             for (region, (_, cut)) in dirty.iter().zip(&cuts) {
                 region.collect_again(cut);
             }
-            return result;
+            return Err(error);
         }
 
         let mut table = self.table.lock();
@@ -196,6 +237,6 @@ impl Engine {
         let vacated = cuts.iter().filter(|(_, cut)| matches!(cut.change, Change::Vacate));
         table.slots.free.extend(vacated.map(|(slot, _)| slot));
         committer.succeeded = number;
-        Ok(())
+        Ok(dirty)
     }
 }

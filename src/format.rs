@@ -22,7 +22,7 @@ pub const MAX_NAME_LEN: usize = 1024;
 pub(crate) const MAX_FILE_LEN: u64 = 1 << 60;
 
 /// Generations stay below this, so that adding one never overflows.
-const MAX_GENERATION: u64 = 1 << 62;
+pub(crate) const MAX_GENERATION: u64 = 1 << 62;
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -43,7 +43,8 @@ const IDENTITY_USED: usize = 48;
 const AT_SLOTS: Range<usize> = 48..56;
 const AT_REGIONS: Range<usize> = 56..64;
 const AT_DIGEST: Range<usize> = 64..80;
-const HEADER_USED: usize = 80;
+const AT_CLOSED: Range<usize> = 80..84; // 1 or 0
+const HEADER_USED: usize = 84;
 
 // Slot pages.
 const AT_SLOT: Range<usize> = 24..32;
@@ -76,6 +77,9 @@ pub(crate) struct Header {
     pub regions: u64,
     /// Sum, modulo 2^128, of the [`digest`] of every region's entry.
     pub digest: u128,
+    /// Whether a writer has closed the database since this was its table, with everything synced
+    /// and no block left in free space. As long as one has it open, at most one header says so.
+    pub closed: bool,
 }
 
 /// One side of a slot.
@@ -164,6 +168,7 @@ pub(crate) fn encode_header(header: &Header) -> Page {
     page.set(AT_SLOTS, &header.slots.to_le_bytes());
     page.set(AT_REGIONS, &header.regions.to_le_bytes());
     page.set(AT_DIGEST, &header.digest.to_le_bytes());
+    page.set(AT_CLOSED, &u32::from(header.closed).to_le_bytes());
     page.seal(HEADER_USED)
 }
 
@@ -248,12 +253,17 @@ pub(crate) fn decode_header(page: &[u8]) -> Decoded<Header> {
     if regions > slots {
         return Err(PageError::Field { name: "regions", value: regions });
     }
+    let closed = u32_at(page, AT_CLOSED);
+    if closed > 1 {
+        return Err(PageError::Field { name: "closed", value: closed.into() });
+    }
     Ok(Header {
         uuid: array(page, AT_UUID),
         generation,
         slots,
         regions,
         digest: u128::from_le_bytes(array(page, AT_DIGEST)),
+        closed: closed == 1,
     })
 }
 

@@ -3,13 +3,22 @@
 //! A hole is taken out of the free space while it is punched, so that nobody is given it
 //! meanwhile and no lock is held.
 
+use std::sync::Arc;
+
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::region::RegionInner;
 use crate::space::Extent;
 
 impl Engine {
-    /// After a flush: punches the large holes. A failure costs nothing but the space.
-    pub fn reclaim_large(&self) {
+    /// After a flush of `changed` regions: punches what they have left, and large holes. A failure
+    /// costs nothing but the space.
+    pub fn reclaim_large(&self, changed: &[Arc<RegionInner>]) {
+        for region in changed {
+            if region.reclaim_tail(self.reclaim_threshold).is_err() {
+                return;
+            }
+        }
         loop {
             let hole = self.table.lock().space.take_reclaimable();
             let Some(hole) = hole else { return };
@@ -71,7 +80,7 @@ impl Engine {
         }
         for region in regions {
             step()?;
-            region.punch_tail()?;
+            region.compact()?;
         }
         step()?;
         self.cut_file()

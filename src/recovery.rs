@@ -27,7 +27,7 @@ pub(crate) struct Recovered {
     pub header: Header,
     /// The header page that holds it; the other one may be overwritten.
     pub header_page: u8,
-    /// Both header pages are this header: nothing happened after a clean close.
+    /// Both header pages are this header, of a closed database: nothing has happened since.
     pub clean: bool,
     pub slots: Vec<RecoveredSlot>,
     /// How many slots the file has room for, used or not.
@@ -40,6 +40,8 @@ pub(crate) struct Recovered {
 pub(crate) struct RecoveredSlot {
     /// The side that holds the durable entry.
     pub side: u8,
+    /// Its generation; 0 where there is none.
+    pub generation: u64,
     /// A flush that did not complete has left something on the other side, which would pass for
     /// part of a later table if it were not overwritten.
     pub abandoned: bool,
@@ -104,7 +106,8 @@ pub(crate) fn recover(
         .filter_map(|(page, header)| Some((page as u8, *header.as_ref().ok()?)))
         .collect();
     candidates.sort_by_key(|(_, header)| std::cmp::Reverse(header.generation));
-    let clean = candidates.len() == 2 && candidates[0].1 == candidates[1].1;
+    let clean =
+        candidates.len() == 2 && candidates[0].1 == candidates[1].1 && candidates[0].1.closed;
     if clean {
         candidates.truncate(1);
     }
@@ -252,6 +255,7 @@ impl<'a> Sides<'a> {
             let mut recovered = RecoveredSlot {
                 // A slot without an entry is first written to side 0.
                 side: side.unwrap_or(1) as u8,
+                generation: entry.map_or(0, |entry| entry.generation),
                 abandoned,
                 digest: 0,
                 region: None,

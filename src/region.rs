@@ -27,7 +27,7 @@ const REMOVED: u8 = 1;
 const CLOSED: u8 = 2;
 
 /// Where the region's bytes are. Changes under the writer lock, the table lock and all stripes,
-/// and so is stable under any one of these.
+/// and so is stable under any one of these. (Under the stripes alone `reserved` may grow.)
 pub(crate) struct Place {
     /// The address of the first byte; null for a region that never held one.
     pub first: AtomicPtr<u8>,
@@ -71,8 +71,11 @@ pub(crate) struct RegionInner {
 pub(crate) struct Writer {
     /// Keeps the place mapped.
     window: Option<Arc<Window>>,
-    /// So many bytes from the start of the place are known to have blocks.
+    /// So many bytes from the start of the place are known to have blocks. Others may have some,
+    /// too: a former occupant's.
     allocated: u64,
+    /// What [`Region::reserve`] was asked for. Kept across moves, until the database is compacted.
+    promised: u64,
     /// No view of the place ends behind this.
     viewed_end: u64,
     /// An [`AppendBuffer`] is out.
@@ -169,6 +172,7 @@ impl RegionInner {
                 window,
                 // A backup may have come back with holes in it.
                 allocated: 0,
+                promised: 0,
                 viewed_end: len,
                 appending: false,
                 epoch: 0,
@@ -404,6 +408,7 @@ impl RegionInner {
         new_len: u64,
     ) -> Result<()> {
         let end = offset + data.len() as u64;
+        let len = self.len.load(Ordering::Relaxed);
         self.touch(writer);
         if end > writer.allocated {
             self.make_room(writer, end)?;
@@ -417,7 +422,7 @@ impl RegionInner {
             let stripes = self.pins.lock_all();
             if stripes.overlap(offset, end) {
                 drop(stripes);
-                let keep = self.len.load(Ordering::Relaxed).min(new_len);
+                let keep = len.min(new_len);
                 return self.relocate(
                     writer,
                     new_len,
@@ -430,7 +435,7 @@ impl RegionInner {
             self.len.store(new_len, Ordering::Release);
         }
         writer.viewed_end = writer.viewed_end.max(new_len);
-        writer.entry_changed = true;
+        writer.entry_changed |= new_len != len;
         writer.bytes_changed = true;
         Ok(())
     }
@@ -484,7 +489,7 @@ impl RegionInner {
                 !self.engine.guarded,
                 place.end(),
                 wishes.map(|len| len - place.len),
-                window.len(),
+                window.reach(),
             );
             if let Some(extension) = extension {
                 let set_reserved = |len| {
@@ -531,7 +536,7 @@ impl RegionInner {
         patch: &mut dyn FnMut(&Engine, &Destination) -> Result<()>,
     ) -> Result<()> {
         let engine = &self.engine;
-        let capacity = capacity.max(1);
+        let capacity = capacity.max(writer.promised).max(1);
         let (extent, window) =
             engine.table.lock().take_extent(&*engine.storage, !engine.guarded, capacity)?;
         let destination = Destination { first: window.at(extent.start), start: extent.start };
@@ -577,14 +582,12 @@ impl RegionInner {
         let extent = self.place.extent();
         let Some(window) = writer.window.take() else { return };
         let epoch = std::mem::take(&mut writer.in_table).then(|| self.engine.epoch());
-        // Before the first write the blocks of a recovered region are not known.
-        let occupied = writer.allocated.max(round_up(self.len.load(Ordering::Relaxed)));
         match stripes.pinned() {
-            0 => table.give_up(extent, occupied, epoch),
+            0 => table.give_up(extent, epoch),
             views => {
                 table.pinned_bytes += extent.len;
                 let first = self.place.first.load(Ordering::Relaxed);
-                stripes.retire(Retired { first, extent, epoch, occupied, views, _window: window });
+                stripes.retire(Retired { first, extent, epoch, views, _window: window });
             }
         }
     }
@@ -617,10 +620,11 @@ impl RegionInner {
     fn go(self: &Arc<Self>, state: u8, mut stripes: crate::view::AllStripes<'_>) {
         self.state.store(state, Ordering::Relaxed);
         let (draining, references) = stripes.close();
-        drop(stripes);
+        // Before a view can be released, and with it the last reason to keep the files locked.
         for _ in 0..draining {
             self.engine.hold();
         }
+        drop(stripes);
         for _ in 0..references {
             // SAFETY: each is a count that a stripe took with `increment_strong_count` and has
             // handed over. The caller's reference keeps the region alive.
@@ -633,18 +637,36 @@ impl RegionInner {
         self.engine.let_go();
     }
 
-    /// Gives back blocks behind everything that is needed. Says whether the region still exists.
-    pub fn punch_tail(&self) -> Result<()> {
+    /// Gives back all blocks that the region does not need now, promised ones included.
+    pub fn compact(&self) -> Result<()> {
         let mut writer = self.writer.lock();
-        let place = self.place.extent();
-        if !self.is_live() || writer.appending || place.len == 0 {
+        if !self.is_live() || writer.appending {
             return Ok(());
         }
+        writer.promised = 0;
         let from = self.unneeded_from(&mut writer);
-        // Unknown before the first write, and then all of the reservation may have blocks.
-        let to = if writer.allocated == 0 { place.len } else { writer.allocated };
-        if from < to {
-            self.engine.punch(Extent { start: place.start + from, len: to - from })?;
+        self.punch_from(&mut writer, from)
+    }
+
+    /// After a flush: gives back blocks that a truncation has left, where they are at least
+    /// `threshold` bytes more than the region would be given ahead of its growth.
+    pub fn reclaim_tail(&self, threshold: u64) -> Result<()> {
+        let mut writer = self.writer.lock();
+        if !self.is_live() || writer.appending {
+            return Ok(());
+        }
+        let needed = self.unneeded_from(&mut writer).max(writer.promised);
+        let from = growth::allocation(needed);
+        if writer.allocated.saturating_sub(from) < threshold {
+            return Ok(());
+        }
+        self.punch_from(&mut writer, from)
+    }
+
+    fn punch_from(&self, writer: &mut Writer, from: u64) -> Result<()> {
+        let place = self.place.extent();
+        if from < place.len {
+            self.engine.punch(Extent { start: place.start + from, len: place.len - from })?;
             writer.allocated = writer.allocated.min(from);
         }
         Ok(())
@@ -842,8 +864,9 @@ impl Region {
         Ok(AppendBuffer { region: self.clone(), first, len, heap })
     }
 
-    /// Makes room for `capacity` bytes in all: up to there the region grows without moving and
-    /// without running out of disk space. (With guarded writes only the first.)
+    /// Makes room for `capacity` bytes in all: until the database is compacted, the region grows up
+    /// to there without running out of disk space, and moves only to leave viewed bytes behind.
+    /// (With guarded writes only the second holds.)
     ///
     /// # Errors
     ///
@@ -857,6 +880,7 @@ impl Region {
             self.inner.touch(&mut writer);
             self.inner.make_room(&mut writer, capacity)?;
         }
+        writer.promised = writer.promised.max(capacity);
         Ok(())
     }
 
@@ -929,11 +953,18 @@ impl Region {
     /// As [`Database::flush`](crate::Database::flush), and `Removed`, `Closed`.
     pub fn flush(&self) -> Result<()> {
         self.inner.engine.check_process()?;
-        let epoch = self.inner.lock_live()?.epoch;
-        if epoch <= self.inner.engine.durable_epoch() {
-            return self.inner.engine.check_usable();
+        let engine = &self.inner.engine;
+        let writer = self.inner.lock_live()?;
+        if writer.epoch <= engine.durable_epoch() {
+            return engine.check_usable();
         }
-        self.inner.engine.flush()
+        // The database may be closed from now on, but the files must stay this process's until the
+        // flush is done with them. A close needs the writer lock first.
+        engine.hold();
+        drop(writer);
+        let result = engine.flush();
+        engine.let_go();
+        result
     }
 
     /// Removes the region. Its bytes stay good for the views that are open.
@@ -1045,8 +1076,8 @@ impl Deref for AppendBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `len` bytes from `first` are mapped (or in `heap`), have blocks, hold some bytes
-        // (zeros, or what a truncation left), and only this buffer reaches them.
+        // SAFETY: `len` bytes from `first` are mapped (or in `heap`) and have blocks, they hold some
+        // bytes (zeros, or what somebody left there), and only this buffer reaches them.
         unsafe { std::slice::from_raw_parts(self.first, self.len) }
     }
 }

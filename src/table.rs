@@ -17,7 +17,6 @@ struct Pending {
     /// The extent is free when the flush that ends this epoch is complete.
     epoch: u64,
     extent: Extent,
-    occupied: u64,
 }
 
 pub(crate) struct Table {
@@ -172,7 +171,7 @@ impl Table {
         if len <= self.space.file_len() {
             return Ok(());
         }
-        if len > self.window.len() {
+        if len > self.window.reach() {
             let window = map_generously(storage, len, self.max_address_space, writable_window)?;
             self.window = Arc::new(window);
         }
@@ -183,13 +182,13 @@ impl Table {
 
     /// Gives up an extent that no view pins. `epoch` is the first flush epoch whose table does not
     /// have it, or `None` where no table ever had it.
-    pub fn give_up(&mut self, extent: Extent, occupied: u64, epoch: Option<u64>) {
+    pub fn give_up(&mut self, extent: Extent, epoch: Option<u64>) {
         match epoch {
             Some(epoch) if epoch > self.durable_epoch => {
                 self.pending_bytes += extent.len;
-                self.pending.push(Pending { epoch, extent, occupied });
+                self.pending.push(Pending { epoch, extent });
             }
-            _ => self.space.give_back(extent, occupied),
+            _ => self.space.give_back(extent, extent.len),
         }
     }
 
@@ -200,9 +199,9 @@ impl Table {
         let (durable, later): (Vec<Pending>, _) =
             std::mem::take(&mut self.pending).into_iter().partition(|it| it.epoch <= epoch);
         self.pending = later;
-        for Pending { extent, occupied, .. } in durable {
+        for Pending { extent, .. } in durable {
             self.pending_bytes -= extent.len;
-            self.space.give_back(extent, occupied);
+            self.space.give_back(extent, extent.len);
         }
     }
 }

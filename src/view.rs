@@ -124,7 +124,6 @@ pub(crate) struct Retired {
     /// See [`Writer::in_table`](crate::region::Writer::in_table): the first flush after which no
     /// durable table has the extent, or `None` if none ever had it.
     pub epoch: Option<u64>,
-    pub occupied: u64,
     pub views: usize,
     /// Keeps the bytes mapped.
     pub _window: Arc<Window>,

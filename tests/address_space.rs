@@ -62,7 +62,7 @@ fn child_outgrows_window() {
     let error = region.reserve(first[0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoMemory, "{error}");
 
-    limit_address_space(libc::RLIM_INFINITY as u64);
+    limit_address_space(libc::RLIM_INFINITY);
     db.reserve_file(first[0] + MIB).unwrap();
     assert_eq!(windows(dir.path()).len(), 2, "a bigger one beside it");
     // Regions of the old window go on, and what moves goes to the new one.

@@ -36,7 +36,9 @@ impl FileStorage {
     /// hold a database is for the caller to see; created files are empty.
     pub fn open(directory: &Path, options: &Options) -> Result<FileStorage> {
         let may_create = !options.read_only && !options.no_create;
-        let new_directory = may_create && create_directory(directory)?;
+        if may_create {
+            create_directory(directory)?;
+        }
         let data_path = directory.join(File::Data.name());
         let regions_path = directory.join(File::Regions.name());
 
@@ -67,22 +69,14 @@ impl FileStorage {
         let regions = open_file(&regions_path, options.read_only, may_create)?;
 
         let keeps_allocated = !options.read_only && keeps_allocated(&data, &data_path)?;
-        let storage = FileStorage {
+        Ok(FileStorage {
             directory: directory.to_owned(),
             data,
             regions,
             data_path,
             regions_path,
             keeps_allocated,
-        };
-        if new_directory {
-            let parent = match directory.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent,
-                _ => Path::new("."),
-            };
-            sync_directory(parent).map_err(|error| Error::io("sync", parent, &error))?;
-        }
-        Ok(storage)
+        })
     }
 
     fn file(&self, file: File) -> &fs::File {
@@ -93,12 +87,13 @@ impl FileStorage {
     }
 }
 
-/// Creates `directory` if it is not there; says whether it did.
-fn create_directory(directory: &Path) -> Result<bool> {
+/// Creates `directory` if it is not there.
+fn create_directory(directory: &Path) -> Result<()> {
     match fs::create_dir(directory) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(Error::io("create", directory, &error)),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::io("create", directory, &error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -138,6 +133,12 @@ fn keeps_allocated(data: &fs::File, path: &Path) -> Result<bool> {
     // SAFETY: the descriptor is open and `statfs` is a valid place for the result.
     check(|| unsafe { libc::fstatfs(data.as_raw_fd(), &mut statfs) })
         .map_err(|error| Error::io("examine the file system of", path, &error))?;
+    // The kernel makes a whole page of the machine writable at once, and where that is larger, its
+    // other blocks may be missing.
+    // SAFETY: a question without arguments that could be wrong.
+    if unsafe { libc::sysconf(libc::_SC_PAGESIZE) } != PAGE_SIZE as libc::c_long {
+        return Ok(false);
+    }
     // The field's type differs between architectures; the magic numbers fit 32 bits.
     let magic = statfs.f_type as i64 & 0xFFFF_FFFF;
     if !KEEPS_ALLOCATED.contains(&magic) {
@@ -250,7 +251,17 @@ impl Storage for FileStorage {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        sync_directory(&self.directory)
+        sync_directory(&self.directory)?;
+        // The directory may be new itself, whoever made it.
+        let parent = match self.directory.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        match sync_directory(parent) {
+            // It was not this user who made the directory in there.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            result => result,
+        }
     }
 
     fn map_data(&self, len: u64, writable: bool) -> io::Result<Window> {

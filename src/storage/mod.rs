@@ -51,7 +51,7 @@ impl Window {
     }
 
     /// How many bytes of `data` can be reached through this window.
-    pub fn len(&self) -> u64 {
+    pub fn reach(&self) -> u64 {
         self.len
     }
 
@@ -80,7 +80,7 @@ pub trait Storage: Send + Sync {
     fn write(&self, file: File, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes every byte written to `file` so far, and its length, durable.
     fn sync(&self, file: File) -> io::Result<()>;
-    /// Makes the names of the two files durable.
+    /// Makes the names of the two files durable, and that of their directory.
     fn sync_directory(&self) -> io::Result<()>;
     /// Maps `data` in a window of `len` bytes. Fails with `ENOMEM` or `EINVAL` where there is not
     /// so much address space.
