@@ -54,6 +54,13 @@ static inline void check_fail(const char *file, int line, const char *what, cons
     _exit(1);
 }
 
+/* Ends a forked child with status 0; by another program for the same reason. */
+static inline void leave_child(void)
+{
+    execl("/bin/true", "true", (char *)NULL);
+    _exit(1);
+}
+
 static inline void check_status(rawdb_status actual, rawdb_status wanted, const char *call,
                                 const char *file, int line)
 {

@@ -296,16 +296,26 @@ static void test_min_file_len(void)
     temp_dir_remove(&dir);
 }
 
+/* How much of the data file of a closed database has to be mapped: all of it, in pieces of 2 MiB. */
+static uint64_t data_pieces(const char *path)
+{
+    struct stat info;
+    char file[600];
+    snprintf(file, sizeof file, "%s/data", path);
+    CHECK(stat(file, &info) == 0);
+    return ((uint64_t)info.st_size + (2 << 20) - 1) / (2 << 20) * (2 << 20);
+}
+
 /* A bound on address space is an error for whoever needs more, and only then. */
 static void test_max_address_space(void)
 {
     temp_dir dir = temp_dir_new();
-    rawdb_options options = RAWDB_OPTIONS_INIT;
+    rawdb_options options = RAWDB_OPTIONS_INIT, too_long = RAWDB_OPTIONS_INIT;
     uint8_t *bytes = new_filled(1 << 20, 3), *got = new_filled(1 << 20, 0);
     rawdb *db;
     rawdb_region *region;
     rawdb_status status = RAWDB_OK;
-    uint64_t len = 0, i;
+    uint64_t len = 0, before, i;
 
     options.max_address_space = 16 << 20;
     CHECK_OK(rawdb_open(dir.db, &options, &db));
@@ -323,10 +333,16 @@ static void test_max_address_space(void)
     CHECK_STATUS(status, RAWDB_E_NO_MEMORY);
     CHECK(len >= 1 << 20);
     CHECK_EQ(rawdb_region_len(region), len);
+    CHECK_STATUS(rawdb_region_reserve(region, 32 << 20), RAWDB_E_NO_MEMORY);
+    CHECK_STATUS(rawdb_reserve_file(db, 32 << 20), RAWDB_E_NO_MEMORY);
+    CHECK(get_stats(db).file_len <= options.max_address_space);
     CHECK_OK(rawdb_region_write_at(region, 0, bytes, 4096));
     CHECK_OK(rawdb_flush(db));
     rawdb_region_close(region);
     CHECK_OK(rawdb_close(db));
+    too_long = options;
+    too_long.min_file_len = 32 << 20;
+    check_open(dir.db, &too_long, RAWDB_E_NO_MEMORY);
 
     db = open_db(dir.db, 0);
     CHECK_OK(rawdb_region_open(db, "region", &region));
@@ -340,7 +356,20 @@ static void test_max_address_space(void)
     rawdb_region_close(region);
     CHECK_OK(rawdb_close(db));
 
-    /* What is larger already still opens. */
+    /* What is larger does not open, and is left as it is. */
+    before = directory_state(dir.db);
+    check_open(dir.db, &options, RAWDB_E_NO_MEMORY);
+    CHECK_MESSAGE(dir.db);
+    options.max_address_space = data_pieces(dir.db) - (2 << 20);
+    check_open(dir.db, &options, RAWDB_E_NO_MEMORY);
+    options.flags = RAWDB_OPEN_GUARDED;
+    check_open(dir.db, &options, RAWDB_E_NO_MEMORY);
+    options.flags = RAWDB_OPEN_READ_ONLY;
+    check_open(dir.db, &options, RAWDB_E_NO_MEMORY);
+    CHECK_EQ(directory_state(dir.db), before);
+    options.max_address_space += 2 << 20;
+    check_open(dir.db, &options, RAWDB_OK);
+    options.flags = 0;
     CHECK_OK(rawdb_open(dir.db, &options, &db));
     CHECK_OK(rawdb_region_open(db, "region", &region));
     CHECK_OK(rawdb_region_read(region, len - (1 << 20), got, 1 << 20));
@@ -350,6 +379,19 @@ static void test_max_address_space(void)
     CHECK_OK(rawdb_close(db));
     free(bytes);
     free(got);
+    temp_dir_remove(&dir);
+
+    /* The same for a small one. */
+    dir = temp_dir_new();
+    db = open_db(dir.db, 0);
+    region = create_region(db, "region");
+    CHECK_OK(rawdb_region_append(region, "small", 5, NULL));
+    rawdb_region_close(region);
+    CHECK_OK(rawdb_close(db));
+    before = directory_state(dir.db);
+    options.max_address_space = 4096;
+    check_open(dir.db, &options, RAWDB_E_NO_MEMORY);
+    CHECK_EQ(directory_state(dir.db), before);
     temp_dir_remove(&dir);
 }
 

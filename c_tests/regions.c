@@ -291,25 +291,54 @@ static void test_append_begin(void)
     rawdb_region_close(other);
 }
 
-/* The room stays writable whatever happens to the region; only the append has failed then. */
+/* While an append is open the region cannot be removed, in whichever way. It can be renamed. */
 static void test_append_of_removed(void)
 {
-    rawdb_region *doomed = create_region(db, "doomed"), *again;
+    static const char *const KEPT[] = {"region", "other"};
+    rawdb_region *doomed = create_region(db, "doomed"), *other = create_region(db, "other"), *same;
+    uint8_t *content = new_filled(50003, 5);
     void *room = NULL;
+    uint64_t pending;
+    char name[16];
 
-    CHECK_OK(rawdb_region_append(doomed, "old", 3, NULL));
+    CHECK_OK(rawdb_region_append(doomed, content, 3, NULL));
+    CHECK_OK(rawdb_region_append(other, "other", 5, NULL));
     CHECK_OK(rawdb_flush(db));
     CHECK_OK(rawdb_region_append_begin(doomed, 50000, &room));
-    CHECK_OK(rawdb_remove(db, "doomed"));
-    CHECK_OK(rawdb_flush(db));
-    again = create_region(db, "doomed");
-    CHECK_OK(rawdb_region_append(again, "new", 3, NULL));
-    CHECK_OK(rawdb_compact(db, NULL, NULL));
-    memset(room, 'x', 50000);
-    CHECK_STATUS(rawdb_region_append_end(doomed, 50000), RAWDB_E_REMOVED);
-    CHECK_CONTENT(again, "new", 3);
+    memcpy(room, content + 3, 25000);
+    pending = get_stats(db).pending_bytes;
+
+    CHECK_STATUS(rawdb_remove(db, "doomed"), RAWDB_E_BUSY);
+    CHECK_MESSAGE("doomed");
+    CHECK_STATUS(rawdb_retain(db, NULL, 0), RAWDB_E_BUSY);
+    CHECK_MESSAGE("doomed");
+    CHECK_STATUS(rawdb_retain(db, KEPT, 2), RAWDB_E_BUSY);
+    CHECK_STATUS(rawdb_rename(db, "other", "doomed", RAWDB_RENAME_REPLACE), RAWDB_E_BUSY);
+    CHECK_MESSAGE("doomed");
+
+    /* Nothing has changed. */
+    CHECK_EQ(get_stats(db).region_count, 3);
+    CHECK_EQ(get_stats(db).pending_bytes, pending);
+    CHECK_OK(rawdb_region_open(db, "doomed", &same));
+    CHECK_CONTENT(same, content, 3);
+    rawdb_region_close(same);
+    CHECK_OK(rawdb_region_open(db, "other", &same));
+    CHECK_CONTENT(same, "other", 5);
+    rawdb_region_close(same);
+    CHECK_EQ(rawdb_region_name(other, name, sizeof name), 5);
+    CHECK(strcmp(name, "other") == 0);
+    CHECK_CONTENT(region, "", 0);
+
+    CHECK_OK(rawdb_rename(db, "doomed", "renamed", 0));
+    memcpy((uint8_t *)room + 25000, content + 25003, 25000);
+    CHECK_OK(rawdb_region_append_end(doomed, 50000));
+    CHECK_CONTENT(doomed, content, 50003);
+    CHECK_OK(rawdb_rename(db, "other", "renamed", RAWDB_RENAME_REPLACE));
+    CHECK_STATUS(rawdb_region_append(doomed, "x", 1, NULL), RAWDB_E_REMOVED);
+    CHECK_CONTENT(other, "other", 5);
     rawdb_region_close(doomed);
-    rawdb_region_close(again);
+    rawdb_region_close(other);
+    free(content);
 }
 
 static void test_append_across_close(void)

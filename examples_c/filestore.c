@@ -384,7 +384,7 @@ static int print_stats(const char *db_path)
     printf("file length     %12" PRIu64 "\n", stats.file_len);
     printf("  reserved      %12" PRIu64 "\n", stats.reserved_bytes);
     printf("  free          %12" PRIu64 "\n", stats.free_bytes);
-    printf("flushes         %12" PRIu64 "\n", stats.generation);
+    printf("generation      %12" PRIu64 "\n", stats.generation);
     return 0;
 }
 

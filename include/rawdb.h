@@ -37,9 +37,9 @@
  * A function that can fail returns a rawdb_status: RAWDB_OK (0), or a negative RAWDB_E_* constant.
  * A call that fails has changed nothing, unless its description says otherwise, and
  * rawdb_last_error() has the details. RAWDB_E_INVALID_ARGUMENT is the answer to NULL where
- * something is needed; only an empty buffer, (NULL, 0), and what is said to be optional may be
- * NULL. A length greater than PTRDIFF_MAX is refused in the same way. RAWDB_E_PANIC can come from
- * any of them, and should never.
+ * something is needed, and to a buffer or array of the caller's of more than PTRDIFF_MAX bytes;
+ * only an empty buffer, (NULL, 0), and what is said to be optional may be NULL. RAWDB_E_PANIC can
+ * come from any of them, and should never.
  *
  * Outputs (parameters named ..._out) come back set whenever they are not NULL: the result on
  * success; NULL or zero on failure, also if another argument is the reason.
@@ -52,10 +52,15 @@
  *
  * THREAD SAFETY
  *
- * Any number of threads may use a rawdb or a rawdb_region at once, and different regions share
- * nothing that they could slow each other down by. Writers of one region take turns; readers and
- * views wait for nobody and nobody waits for them. What a call wrote is seen by every call that
- * begins after it has returned. The exceptions:
+ * Any number of threads may use a rawdb or a rawdb_region at once. What a call wrote is seen by
+ * every call that begins after it has returned.
+ *
+ * Writers of one region take turns. Nobody ever waits for an open view. Opening or releasing one,
+ * and so rawdb_region_read(), can wait for an overwrite in place of the same region that is copying
+ * its bytes just then, and never for a sync. Writes and views of different regions do not slow each
+ * other down, except where a region has to be given more space.
+ *
+ * The exceptions:
  *
  * - Close and free functions are the last use of what they end: no other call with it may be
  *   running.
@@ -98,15 +103,28 @@
  * must not be built upon: all writing and flushing answers RAWDB_E_IO until the database is
  * reopened.
  *
+ *
+ * DISK SPACE
+ *
  * A full disk is a status, RAWDB_E_NO_SPACE, never a signal: space is allocated before it is
  * written to.
+ *
+ * The data file is sparse; what counts is not its length but the disk that it occupies. That is
+ * taken, and returned without being asked, in pieces of 2 MiB, aligned in the file, because the
+ * kernel may use pages of up to that size and a store into one allocates all of it. Small regions
+ * share pieces. What is free within a piece that is in use is returned by rawdb_compact() and
+ * rawdb_close(). With RAWDB_OPEN_GUARDED there are no such pieces.
  *
  *
  * CAVEATS
  *
- * - fork(): a database belongs to the process that opened it. In a child, calls on the rawdb, and
- *   those that would write, answer RAWDB_E_FORKED. Do not view or read regions there: the parent
- *   goes on changing them. Closing the handles there does the parent no harm, and is not necessary.
+ * - fork(): a database belongs to the process that opened it, so open databases after the fork. In
+ *   a child every call with an inherited rawdb or rawdb_region answers RAWDB_E_FORKED, reading ones
+ *   too; those without a status answer as for NULL. Closing handles and releasing views there does
+ *   nothing to the files or the parent, and is not necessary. The bytes of an inherited view are
+ *   good for as long as the parent keeps it. Memory, mapping and descriptors of the database stay
+ *   with the child until it ends or calls exec (descriptors are close-on-exec): should the parent
+ *   die without rawdb_close(), the database may remain locked until then.
  * - Network file systems (NFS, SMB and the like) keep neither locks nor mappings in step between
  *   machines. Do not put a database there.
  * - Other programs must not change the files of an open database. One that shortens the data file
@@ -120,7 +138,8 @@
  *   fallocate(), copy-on-write, an unknown file system), the library writes as with
  *   RAWDB_OPEN_GUARDED by itself, so that a full disk is a status there too.
  * - The data file is mapped into a large window of reserved address space. Under a limit on that
- *   (ulimit -v, valgrind) the library takes a smaller one by itself.
+ *   (ulimit -v, valgrind) the library takes a smaller one by itself. Valgrind's leak search reads
+ *   through every mapped byte, so close databases before the process exits under it.
  */
 
 #ifndef RAWDB_H
@@ -263,14 +282,14 @@ typedef struct rawdb_options {
   uint64_t min_file_len;
   /**
    * Take at most so many bytes of address space for mapping the data file. A database that needs
-   * more does not open, and cannot grow beyond it: RAWDB_E_NO_MEMORY. 0: the library's choice,
+   * more does not open, and growing beyond it fails: RAWDB_E_NO_MEMORY. 0: the library's choice,
    * which is large (1 TiB, where the system allows) and grows with the file.
    */
   uint64_t max_address_space;
   /**
-   * Return disk space without being asked: after a flush, freed space in pieces of at least so
-   * many bytes becomes holes in the data file. 0: 1 MiB. UINT64_MAX: never, rawdb_compact()
-   * does.
+   * Return disk space without being asked: after a flush, stretches of freed space of at least
+   * so many bytes become holes in the data file, as far as they are whole pieces (see DISK
+   * SPACE). 0: 1 MiB. UINT64_MAX: never, rawdb_compact() does.
    */
   uint64_t reclaim_threshold;
 } rawdb_options;
@@ -323,11 +342,12 @@ typedef struct rawdb_stats {
    */
   uint64_t file_len;
   /**
-   * Bytes of disk that the data file occupies.
+   * Bytes of disk that the data file occupies (see DISK SPACE).
    */
   uint64_t disk_bytes;
   /**
-   * Grows with every flush that had something to make durable.
+   * Grows with every flush that had a change of the region table to write: of a length, a name
+   * or a place. Overwriting in place is none.
    */
   uint64_t generation;
 } rawdb_stats;
@@ -549,8 +569,8 @@ RAWDB_API int32_t rawdb_last_os_error(void);
  *
  * A database is a directory of its own with a few files in it. It is open once at a time, in one
  * process, unless it is for reading only. After a crash it is found as last flushed (see
- * DURABILITY); no repair is needed, and nothing but the size of the region table makes opening
- * take longer.
+ * DURABILITY) at once: there is nothing to repair or to wait for. Opening takes as long as it takes
+ * to read the region table, and after a crash to sync the files.
  *
  *   path     the directory, as the operating system takes it, in any encoding. Its parent must
  *            exist.
@@ -569,7 +589,7 @@ RAWDB_API int32_t rawdb_last_os_error(void);
  *                             are.
  *   RAWDB_E_INCOMPATIBLE      they were written by a version with a newer format.
  *   RAWDB_E_TOO_LARGE         min_file_len exceeds what a file can be.
- *   RAWDB_E_NO_MEMORY         also when max_address_space is not enough.
+ *   RAWDB_E_NO_MEMORY         memory is exhausted, or max_address_space is not enough.
  *   RAWDB_E_NO_SPACE, RAWDB_E_IO, RAWDB_E_PANIC
  *
  * A database that this call created is on disk, empty, when it returns. Any thread.
@@ -593,7 +613,8 @@ rawdb_status rawdb_open(const char *path,
  * RAWDB_OK: everything is durable. Otherwise what was written since the last completed flush is
  * lost:
  *   RAWDB_E_IO        a sync failed, now or earlier; see rawdb_flush().
- *   RAWDB_E_FORKED    the database belongs to the parent process, which is not affected.
+ *   RAWDB_E_FORKED    the database belongs to the parent process, which is not affected, nor are
+ *                     the files; its memory and mapping stay with this process.
  *   RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY, RAWDB_E_PANIC
  *
  * Where that matters, call rawdb_flush() first: after it has failed one can still do something.
@@ -630,7 +651,8 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_flush(struct rawdb *db);
 
 /**
  * Flushes, then returns to the file system what space it can: free space and unused tails of
- * regions become holes in the data file, and a free end is cut off. Regions are not moved,
+ * regions (also what rawdb_region_reserve() set aside) become holes in the data file, within
+ * pieces in use as well (see DISK SPACE), and a free end is cut off. Regions are not moved,
  * contents and views not touched; other threads go on.
  *
  *   progress  called as the work proceeds, or NULL.
@@ -715,7 +737,7 @@ rawdb_status rawdb_get_stats(struct rawdb *db,
  *   RAWDB_E_INVALID_ARGUMENT  db or name is NULL.
  *   RAWDB_E_NOT_FOUND         there is no such region.
  *   RAWDB_E_INVALID_NAME      no region can have that name.
- *   RAWDB_E_BUSY              an append is open (rawdb_region_append_begin).
+ *   RAWDB_E_BUSY              an append to it is open (rawdb_region_append_begin).
  *   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
  *
  * Durable with the next flush; until then a crash brings the region back as it was last flushed.
@@ -726,7 +748,7 @@ rawdb_status rawdb_get_stats(struct rawdb *db,
 RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_remove(struct rawdb *db, const char *name);
 
 /**
- * Gives the region `from` the name `to`. Handles and views of it stay good.
+ * Gives the region `from` the name `to`. Handles, views and an open append of it stay good.
  *
  *   flags  0, or RAWDB_RENAME_REPLACE: a region named `to` is removed in the same step.
  *
@@ -739,7 +761,8 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_remove(struct rawdb *db, const char
  *   RAWDB_E_NOT_FOUND         there is no region named `from`.
  *   RAWDB_E_ALREADY_EXISTS    there is one named `to`, and RAWDB_RENAME_REPLACE was not given.
  *   RAWDB_E_INVALID_NAME      no region can have the name `from`, or the name `to`.
- *   RAWDB_E_BUSY              an append to the region that would be replaced is open.
+ *   RAWDB_E_BUSY              an append to the region that would be replaced is open
+ *                             (rawdb_region_append_begin); neither has been renamed or removed.
  *   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
  *
  * Durable with the next flush. Any thread.
@@ -762,7 +785,8 @@ rawdb_status rawdb_rename(struct rawdb *db,
  * RAWDB_OK, or
  *   RAWDB_E_INVALID_ARGUMENT  db is NULL, or names or one of them is.
  *   RAWDB_E_INVALID_NAME      no region can have one of the names.
- *   RAWDB_E_BUSY              an append to one of the regions that would be removed is open.
+ *   RAWDB_E_BUSY              an append to one of the regions that would be removed is open
+ *                             (rawdb_region_append_begin).
  *   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
  *
  * On failure no region has been removed. Durable with the next flush. Any thread.
@@ -973,8 +997,9 @@ rawdb_status rawdb_region_write_batch(struct rawdb_region *region,
  *   RAWDB_E_IO                a sync failed earlier; see rawdb_flush().
  *   RAWDB_E_PANIC
  *
- * Views keep the bytes they show. Visible at once, durable with the next flush; the disk space is
- * returned by rawdb_compact(), or by itself after a flush. Any thread.
+ * Views keep the bytes they show. Visible at once, durable with the next flush. That flush returns
+ * the disk space behind the new end where it is large (rawdb_options.reclaim_threshold), otherwise
+ * rawdb_compact() does. Any thread.
  *
  * Since 0.1.0.
  */
@@ -1005,8 +1030,9 @@ rawdb_status rawdb_region_truncate_write(struct rawdb_region *region,
  * Gives writable room of `len` bytes, to be filled in place and appended by
  * rawdb_region_append_end(): an append without copying. Nothing is visible before that.
  *
- * Until then, whatever would write to the region or remove it, through any handle, answers
- * RAWDB_E_BUSY; views and other regions are not affected.
+ * Until then, whatever would write to the region or remove it, through any handle, by
+ * rawdb_remove(), rawdb_retain() or a replacing rawdb_rename(), answers RAWDB_E_BUSY and changes
+ * nothing; views and other regions are not affected.
  *
  *   buffer_out  the room, what is in it is undefined. Any thread may fill it. It belongs to the
  *               library and is valid until rawdb_region_append_end(), or rawdb_region_close() on
@@ -1055,7 +1081,9 @@ rawdb_status rawdb_region_append_end(struct rawdb_region *region,
 /**
  * Sets room aside so that the region can grow to `capacity` bytes without being moved, and
  * allocates the disk space: until it is that long, appends cannot fail with RAWDB_E_NO_SPACE (this
- * second part not with RAWDB_OPEN_GUARDED). Never gives room back, never changes the length.
+ * second part not with RAWDB_OPEN_GUARDED). The room is kept, also when the region moves to leave
+ * viewed bytes behind, until rawdb_compact(), which returns what is not in use. A smaller capacity
+ * than there is does nothing; the length does not change.
  *
  * RAWDB_OK, or
  *   RAWDB_E_INVALID_ARGUMENT  region is NULL.
@@ -1082,7 +1110,7 @@ rawdb_status rawdb_region_reserve(struct rawdb_region *region,
  * RAWDB_OK, or
  *   RAWDB_E_INVALID_ARGUMENT  region is NULL, or buffer is and len is not 0.
  *   RAWDB_E_OUT_OF_BOUNDS     the bytes are not all within the region.
- *   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_PANIC
+ *   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_FORKED, RAWDB_E_PANIC
  *
  * Any thread.
  *
@@ -1107,10 +1135,10 @@ rawdb_status rawdb_region_read(struct rawdb_region *region,
  * RAWDB_OK, or
  *   RAWDB_E_INVALID_ARGUMENT  region or view_out is NULL.
  *   RAWDB_E_OUT_OF_BOUNDS     the bytes are not all within the region.
- *   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_PANIC
+ *   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_FORKED, RAWDB_E_PANIC
  *
- * Takes tens of nanoseconds, whatever the length. What is viewed is not durable for being visible.
- * Any thread.
+ * Takes tens of nanoseconds, whatever the length, unless it has to wait for an overwrite (see
+ * THREAD SAFETY). What is viewed is not durable for being visible. Any thread.
  *
  * Since 0.1.0.
  */
@@ -1122,8 +1150,9 @@ rawdb_status rawdb_region_view(struct rawdb_region *region,
                                struct rawdb_view *view_out);
 
 /**
- * How many bytes the region has. 0 for NULL, and when the region has been removed or the database
- * closed; rawdb_region_get_info() tells that apart from an empty region. Cannot fail; any thread.
+ * How many bytes the region has. 0 for NULL, when the region has been removed or the database
+ * closed, and in a forked child; rawdb_region_get_info() tells that apart from an empty region.
+ * Cannot fail; any thread.
  *
  * Since 0.1.0.
  */
@@ -1135,8 +1164,8 @@ RAWDB_API uint64_t rawdb_region_len(const struct rawdb_region *region);
  * capacity or more means that the name was cut off (perhaps within a character). With a capacity
  * of 0 nothing is written, and buffer may be NULL. RAWDB_MAX_NAME_LEN + 1 bytes are always enough.
  *
- * After rawdb_rename() it is the new name, after rawdb_remove() or rawdb_close() the last one. A
- * region of NULL has the length 0, and "" for a name. Cannot fail; any thread.
+ * After rawdb_rename() it is the new name, after rawdb_remove() or rawdb_close() the last one. For
+ * a region of NULL, and in a forked child, it is "". Cannot fail; any thread.
  *
  * Since 0.1.0.
  */
@@ -1153,7 +1182,7 @@ size_t rawdb_region_name(const struct rawdb_region *region,
  * RAWDB_OK, or
  *   RAWDB_E_INVALID_ARGUMENT  region or info_out is NULL, or struct_size was not set (the struct
  *                             is then left as it is).
- *   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_PANIC
+ *   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_FORKED, RAWDB_E_PANIC
  *
  * Any thread.
  *

@@ -6,7 +6,7 @@
 //! 2. writer locks of regions, of several in the order of their slots,
 //! 3. the table,
 //! 4. the stripes of a region,
-//! 5. its retired places, its name.
+//! 5. its retired places, its name; the pieces.
 //!
 //! The system is called for something slow (sync, punch, copying a region) under no lock but the
 //! one that serialises just that: the committer's for a sync, the region's own for its bytes and
@@ -21,9 +21,10 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush::Committer;
 use crate::fork;
-use crate::format::{self, round_up, Header, Identity, PAGE_SIZE};
+use crate::format::{self, Header, Identity, PAGE_SIZE};
 use crate::growth;
 use crate::options::Options;
+use crate::pieces::Pieces;
 use crate::recovery::{recover, Found, Recovered};
 use crate::region::{RegionInner, Writer};
 use crate::space::{Extent, Space};
@@ -62,11 +63,14 @@ pub(crate) struct Engine {
     /// `data` is written by system calls.
     pub guarded: bool,
     read_only: bool,
+    /// The unit in which blocks are taken and given back.
+    pub piece: u64,
     min_file_len: u64,
     pub reclaim_threshold: u64,
     /// The first failed sync.
     failure: OnceLock<Error>,
     pub table: Apart<Mutex<Table>>,
+    pub pieces: Mutex<Pieces>,
     pub committer: Apart<Mutex<Committer>>,
     /// How many flushes have begun.
     pub flushes: AtomicU64,
@@ -112,14 +116,15 @@ impl Engine {
         let data = storage.path(File::Data);
         let file_len =
             storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
-        // A length that is not whole pages comes from outside. Recovery has checked that it covers
-        // all regions.
-        let whole_pages = file_len % PAGE_SIZE == 0;
-        let file_len = round_up(file_len);
+        // A closed database ends with its last region. Recovery has checked that the file covers
+        // all of them.
+        let piece = if guarded { PAGE_SIZE } else { storage.piece_len() };
+        let whole_pieces = file_len % piece == 0;
+        let file_len = file_len.next_multiple_of(piece);
         let window = if options.read_only {
             map_generously(&*storage, file_len, file_len, false)?
         } else {
-            if !whole_pages {
+            if !whole_pieces {
                 storage
                     .set_len(File::Data, file_len)
                     .map_err(|error| Error::io("extend", data, &error))?;
@@ -140,7 +145,7 @@ impl Engine {
             next: header.slots,
             capacity,
         };
-        let space = Space::new(file_len, options.effective_reclaim_threshold());
+        let space = Space::new(file_len, piece, options.effective_reclaim_threshold());
         let table = Table::new(space, Arc::new(window), slots, options.max_address_space);
         let engine = Arc::new(Engine {
             hot: Apart(HotWords {
@@ -152,10 +157,12 @@ impl Engine {
             storage,
             guarded,
             read_only: options.read_only,
+            piece,
             min_file_len: options.min_file_len,
             reclaim_threshold: options.effective_reclaim_threshold(),
             failure: OnceLock::new(),
             table: Apart(Mutex::new(table)),
+            pieces: Mutex::new(Pieces::new(piece)),
             committer: Apart(Mutex::new(committer)),
             flushes: AtomicU64::new(0),
             generation: AtomicU64::new(header.generation),
@@ -203,9 +210,10 @@ impl Engine {
         for pair in used.windows(2) {
             let (start, end) = (pair[0].end(), pair[1].start);
             if start < end {
-                // After a clean close free space has few blocks; after a crash it may have any.
-                let occupied = if recovered.clean { 0 } else { end - start };
-                table.space.give_back(Extent { start, len: end - start }, occupied);
+                // After a clean close free pieces have no blocks worth mentioning; after a crash
+                // they may have any.
+                let hole = Extent { start, len: end - start };
+                table.space.give_back(hole, if recovered.clean { hole.len } else { 0 });
             }
         }
     }
@@ -295,9 +303,9 @@ impl Engine {
         Error::new(ErrorKind::NoMemory, format!("no memory for a buffer of {bytes} bytes"))
     }
 
-    /// Gives a place blocks for its first `need` bytes, better `want`, the first `from` of which
-    /// have some. Returns how many have them then. If that fails, nothing that `unneeded` or a
-    /// later byte got is kept from others.
+    /// Gives a place blocks for its first `need` bytes, better `want`, of which the first `from`
+    /// have theirs. Returns how many have them then. If that fails, nothing that `unneeded` or a
+    /// later byte of the place got is kept from others.
     pub fn allocate(
         &self,
         place: Extent,
@@ -312,8 +320,27 @@ impl Engine {
         }
         let want = want.min(place.len);
         assert!(from < need && need <= want);
-        let attempt =
-            |to: u64| self.storage.allocate(File::Data, place.start + from, to - from).map(|()| to);
+        let attempt = |to: u64| {
+            let mut pieces = self.pieces.lock();
+            let range = Extent { start: place.start + from, len: to - from };
+            for run in pieces.missing(range) {
+                if let Err(error) = self.storage.allocate(File::Data, run.start, run.len) {
+                    // A failed allocation may have taken what was left of the disk. Behind
+                    // `unneeded` nobody needs these bytes, and whole pieces nobody shares.
+                    let start = run.start.max(place.start + unneeded);
+                    let len = run.end().min(place.end()).saturating_sub(start);
+                    let whole = Extent { start, len }.whole(self.piece);
+                    if whole.len > 0 {
+                        let _ = self.storage.punch(whole.start, whole.len);
+                    }
+                    return Err(error);
+                }
+                pieces.set_allocated(run);
+            }
+            // The last piece may reach further than what was asked for.
+            let end = (place.start + to).next_multiple_of(self.piece);
+            Ok((end - place.start).min(place.len))
+        };
         let full = |error: &std::io::Error| {
             matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
         };
@@ -324,19 +351,27 @@ impl Engine {
         if result.as_ref().is_err_and(full) && self.reclaim_occupied() {
             result = attempt(need);
         }
-        result.map_err(|error| {
-            // A failed allocation may have taken what was left of the disk.
-            if unneeded < want {
-                let _ = self.storage.punch(place.start + unneeded, want - unneeded);
-            }
-            Error::io("allocate space in", self.storage.path(File::Data), &error)
-        })
+        result
+            .map_err(|error| Error::io("allocate space in", self.storage.path(File::Data), &error))
     }
 
-    /// Gives the blocks of a range of `data` back.
-    pub fn punch(&self, extent: Extent) -> Result<()> {
+    /// Gives the blocks of whole pieces back that nobody uses.
+    pub fn punch(&self, whole: Extent) -> Result<()> {
+        self.pieces.lock().forget(whole);
+        self.punch_range(whole)
+    }
+
+    /// Gives blocks of a range back that nobody uses, as far as they are in pieces that nobody
+    /// relies on.
+    pub fn punch_unreliable(&self, range: Extent) -> Result<()> {
+        // Held while punching, so that nobody comes to rely on a piece meanwhile.
+        let pieces = self.pieces.lock();
+        pieces.unreliable_parts(range).into_iter().try_for_each(|part| self.punch_range(part))
+    }
+
+    fn punch_range(&self, range: Extent) -> Result<()> {
         self.storage
-            .punch(extent.start, extent.len)
+            .punch(range.start, range.len)
             .map_err(|error| Error::io("free space in", self.storage.path(File::Data), &error))
     }
 
@@ -547,6 +582,7 @@ impl Engine {
             self.flush()
                 .and_then(|()| self.committer.lock().finish(self))
                 .and_then(|()| self.cut_file())
+                .and_then(|()| self.cut_last_piece())
         };
         let mut table = self.table.lock();
         table.dirty.clear();
@@ -557,14 +593,30 @@ impl Engine {
         result
     }
 
-    /// Cuts the free end off `data`.
+    /// For a database at rest: cuts what is free of the last piece, too. Nothing is stored any more
+    /// but to append buffers that are still out, and these lie in the part that stays.
+    fn cut_last_piece(&self) -> Result<()> {
+        let space = &self.table.lock().space;
+        let len = space.free_end().max(self.min_file_len);
+        if len < space.file_len() {
+            self.storage
+                .set_len(File::Data, len)
+                .map_err(|error| Error::io("cut", self.storage.path(File::Data), &error))?;
+        }
+        Ok(())
+    }
+
+    /// Cuts the free end off `data`, in whole pieces.
     pub fn cut_file(&self) -> Result<()> {
         let mut table = self.table.lock();
-        let len = table.space.free_end().max(round_up(self.min_file_len.min(format::MAX_FILE_LEN)));
+        let len = table.space.free_end().max(self.min_file_len.min(format::MAX_FILE_LEN));
+        let len = len.next_multiple_of(self.piece);
         if len < table.space.file_len() {
             self.storage
                 .set_len(File::Data, len)
                 .map_err(|error| Error::io("cut", self.storage.path(File::Data), &error))?;
+            let end = Extent { start: len, len: table.space.file_len() - len };
+            self.pieces.lock().forget(end);
             table.space.cut(len);
         }
         Ok(())

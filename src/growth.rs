@@ -1,53 +1,58 @@
 //! How far ahead of its length a region is given address space and blocks, and the file its
-//! length. Pure arithmetic.
+//! length. Pure arithmetic. `piece` is the unit in which blocks are taken; see
+//! [`pieces`](crate::pieces).
 
-use crate::format::{round_up, MAX_FILE_LEN, PAGE_SIZE};
+use crate::format::{MAX_FILE_LEN, PAGE_SIZE};
 
-const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// The smallest reservation. Address space in the sparse file costs nothing, moving does.
-const MIN_RESERVATION: u64 = 32 * KIB;
+/// Whether a region of `need` bytes has pieces of its own. Below half a piece it shares one.
+fn is_large(need: u64, piece: u64) -> bool {
+    need > piece / 2
+}
+
+/// `len` bytes in the units in which a region that must hold `need` bytes is placed.
+fn round(len: u64, need: u64, piece: u64) -> u64 {
+    len.next_multiple_of(if is_large(need, piece) { piece } else { PAGE_SIZE })
+}
 
 /// How many bytes of address space to reserve for a region that must hold `need` bytes.
 ///
-/// Four times the next power of two, which is 4 to 8 times the need, makes a growing region move
-/// rarely: it copies a seventh of its final size in all. Powers of two also let the place that one
-/// region leaves fit another. Large regions get less, so that files stay within what file systems
-/// address.
-pub(crate) fn reservation(need: u64) -> u64 {
+/// A small region lies in a piece that has blocks throughout, so its reservation occupies storage:
+/// it gets the next power of two. A large one gets four times that, which is 4 to 8 times its
+/// need, sparse, so that it rarely moves: growing, it copies a seventh of its final size in all.
+/// Powers of two also let the place that one region leaves fit another. Very large regions get
+/// less, so that files stay within what file systems address.
+pub(crate) fn reservation(need: u64, piece: u64) -> u64 {
     assert!(need <= MAX_FILE_LEN);
-    let reservation = if need <= 64 * MIB {
+    let reservation = if !is_large(need, piece) {
+        need.next_power_of_two()
+    } else if need <= 64 * MIB {
         need.next_power_of_two() * 4
     } else if need <= GIB {
         need.next_power_of_two() * 2
     } else {
         (need + need / 2).next_multiple_of(GIB)
     };
-    reservation.max(MIN_RESERVATION)
+    round(reservation, need, piece)
 }
 
 /// How many bytes to reserve where there is not room for everything that one would like: an eighth
 /// more than needed.
-pub(crate) fn modest_reservation(need: u64) -> u64 {
-    round_up(need + need / 8)
+pub(crate) fn modest_reservation(need: u64, piece: u64) -> u64 {
+    round(need + need / 8, need, piece)
 }
 
-/// How many bytes of a region to have blocks for when it must hold `need` bytes.
-///
-/// A page at first, then a quarter and later an eighth more than needed. Steps of less than a
-/// mebibyte make a large region spend its time in the kernel, steps of more than 64 MiB save
-/// nothing further and keep other files from the space.
+/// The least that a region which must hold `need` bytes can be placed in.
+pub(crate) fn least_reservation(need: u64, piece: u64) -> u64 {
+    round(need, need, piece)
+}
+
+/// How many bytes of a region to have blocks for when it must hold `need` bytes: up to an eighth
+/// more. Steps of more than 64 MiB save nothing further and keep other files from the space.
 pub(crate) fn allocation(need: u64) -> u64 {
-    let step = if need <= PAGE_SIZE {
-        0
-    } else if need <= MIB {
-        need / 4
-    } else {
-        (need / 8).min(64 * MIB)
-    };
-    round_up(need + step)
+    (need + (need / 8).min(64 * MIB)).next_multiple_of(PAGE_SIZE)
 }
 
 /// How long to make a file of `len` bytes that must hold `need` bytes.

@@ -43,6 +43,7 @@ mod fork;
 mod format;
 mod growth;
 mod options;
+mod pieces;
 mod reclaim;
 mod recovery;
 mod region;

@@ -39,24 +39,40 @@ impl Engine {
         punched
     }
 
-    /// Punches a hole that has been taken out, and puts it back.
+    /// Punches the whole pieces of a hole that has been taken out, and puts it back.
     fn punch_hole(&self, hole: Extent) -> Result<()> {
-        let punched = self.punch(hole);
+        let whole = hole.whole(self.piece);
+        let punched = if whole.len > 0 { self.punch(whole) } else { Ok(()) };
         // Counted as given back in either case: a file system that refuses now would be asked
         // after every flush. `compact` asks again.
-        self.table.lock().space.give_back(hole, 0);
+        self.table.lock().space.give_back(hole, whole.len);
         punched
     }
 
     /// Flushes, punches everything that can be punched, and cuts the free end off the file.
+    ///
+    /// Parts of pieces can be given back only while no writer relies on the rest of the piece. So
+    /// this makes every region forget what it knows of its blocks, and it is asked for again with
+    /// the next write; what is asked for before its turn has come stays.
     pub fn compact(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<()> {
         self.check_writable()?;
+        self.table.lock().forgotten += 1;
+        self.pieces.lock().forget_all();
+        // Ends the flush epoch, and the first change in a new one is where a region notices that
+        // it has to forget.
         self.flush()?;
         let (holes, regions) = {
             let table = self.table.lock();
             let regions: Vec<_> = table.names.values().cloned().collect();
             (table.space.holes(), regions)
         };
+        for region in &regions {
+            // Waits for a change that began in the old epoch. A buffer that was given out then is
+            // relied on until it is given back.
+            if let Some(extent) = region.being_appended() {
+                self.pieces.lock().set_allocated(extent);
+            }
+        }
         let total = (holes.len() + regions.len()) as u64;
         let mut done = 0;
         let mut step = || {
@@ -75,7 +91,9 @@ impl Engine {
             step()?;
             let hole = self.table.lock().space.take_hole(start);
             if let Some(hole) = hole {
-                self.punch_hole(hole)?;
+                let punched = self.punch_unreliable(hole);
+                self.table.lock().space.give_back(hole, 0);
+                punched?;
             }
         }
         for region in regions {

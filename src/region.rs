@@ -71,9 +71,10 @@ pub(crate) struct RegionInner {
 pub(crate) struct Writer {
     /// Keeps the place mapped.
     window: Option<Arc<Window>>,
-    /// So many bytes from the start of the place are known to have blocks. Others may have some,
-    /// too: a former occupant's.
+    /// So many bytes from the start of the place lie in pieces that have all their blocks.
     allocated: u64,
+    /// As of which [`Table::forgotten`].
+    forgotten: u64,
     /// What [`Region::reserve`] was asked for. Kept across moves, until the database is compacted.
     promised: u64,
     /// No view of the place ends behind this.
@@ -172,6 +173,7 @@ impl RegionInner {
                 window,
                 // A backup may have come back with holes in it.
                 allocated: 0,
+                forgotten: 0,
                 promised: 0,
                 viewed_end: len,
                 appending: false,
@@ -282,6 +284,10 @@ impl RegionInner {
             // A flush has ended the epoch of the last change and not been here yet. It wants the
             // region as it is now.
             writer.cut = Some(Box::new(self.cut(writer)));
+        }
+        if writer.forgotten != table.forgotten {
+            writer.forgotten = table.forgotten;
+            writer.allocated = 0;
         }
         writer.epoch = epoch;
         writer.entry_changed = false;
@@ -483,13 +489,19 @@ impl RegionInner {
             return self.allocate(writer, end);
         }
         if let Some(window) = &writer.window {
-            let wishes = [growth::reservation(end), growth::modest_reservation(end), round_up(end)];
+            let piece = self.engine.piece;
+            let wishes = [
+                growth::reservation(end, piece),
+                growth::modest_reservation(end, piece),
+                round_up(end),
+            ];
+            let need = round_up(end) - place.len;
             let extension = self.engine.table.lock().extend_extent(
                 &*self.engine.storage,
                 !self.engine.guarded,
                 place.end(),
-                wishes.map(|len| len - place.len),
-                window.reach(),
+                wishes.map(|len| len.saturating_sub(place.len).max(need)),
+                window,
             );
             if let Some(extension) = extension {
                 let set_reserved = |len| {
@@ -550,7 +562,7 @@ impl RegionInner {
         let allocated = match prepared {
             Ok(allocated) => allocated,
             Err(error) => {
-                engine.table.lock().space.give_back(extent, extent.len);
+                engine.table.lock().space.give_back(extent, 0);
                 return Err(error);
             }
         };
@@ -637,6 +649,11 @@ impl RegionInner {
         self.engine.let_go();
     }
 
+    /// The range of `data` that an append in progress may store to. Waits for other writers.
+    pub fn being_appended(&self) -> Option<Extent> {
+        self.writer.lock().appending.then(|| self.place.extent())
+    }
+
     /// Gives back all blocks that the region does not need now, promised ones included.
     pub fn compact(&self) -> Result<()> {
         let mut writer = self.writer.lock();
@@ -644,30 +661,32 @@ impl RegionInner {
             return Ok(());
         }
         writer.promised = 0;
+        let place = self.place.extent();
         let from = self.unneeded_from(&mut writer);
-        self.punch_from(&mut writer, from)
+        if from < place.len {
+            let tail = Extent { start: place.start + from, len: place.len - from };
+            self.engine.punch_unreliable(tail)?;
+        }
+        Ok(())
     }
 
-    /// After a flush: gives back blocks that a truncation has left, where they are at least
+    /// After a flush: gives back whole pieces that a truncation has left, where they are at least
     /// `threshold` bytes more than the region would be given ahead of its growth.
     pub fn reclaim_tail(&self, threshold: u64) -> Result<()> {
         let mut writer = self.writer.lock();
         if !self.is_live() || writer.appending {
             return Ok(());
         }
-        let needed = self.unneeded_from(&mut writer).max(writer.promised);
-        let from = growth::allocation(needed);
+        let place = self.place.extent();
+        let from = growth::allocation(self.unneeded_from(&mut writer).max(writer.promised));
         if writer.allocated.saturating_sub(from) < threshold {
             return Ok(());
         }
-        self.punch_from(&mut writer, from)
-    }
-
-    fn punch_from(&self, writer: &mut Writer, from: u64) -> Result<()> {
-        let place = self.place.extent();
-        if from < place.len {
-            self.engine.punch(Extent { start: place.start + from, len: place.len - from })?;
-            writer.allocated = writer.allocated.min(from);
+        let whole =
+            Extent { start: place.start + from, len: place.len - from }.whole(self.engine.piece);
+        if whole.len > 0 {
+            self.engine.punch(whole)?;
+            writer.allocated = writer.allocated.min(whole.start - place.start);
         }
         Ok(())
     }

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
-use crate::format::{self, round_up, MAX_FILE_LEN};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{self, MAX_FILE_LEN};
 use crate::growth;
 use crate::region::RegionInner;
 use crate::space::{Extent, Space};
@@ -33,6 +33,9 @@ pub(crate) struct Table {
     pub pinned_bytes: u64,
     /// Every flush epoch up to this one is durable.
     pub durable_epoch: u64,
+    /// How often the knowledge of allocated pieces has been given up. A region that remembers
+    /// another number must not rely on what it knows of its blocks.
+    pub forgotten: u64,
     /// See [`Options::max_address_space`](crate::Options::max_address_space).
     max_address_space: u64,
 }
@@ -86,6 +89,7 @@ impl Table {
             pending_bytes: 0,
             pinned_bytes: 0,
             durable_epoch: 0,
+            forgotten: 0,
             max_address_space,
         }
     }
@@ -97,10 +101,12 @@ impl Table {
         writable_window: bool,
         need: u64,
     ) -> Result<(Extent, Arc<Window>)> {
-        let (need, want) = (round_up(need), growth::reservation(need));
+        let piece = self.space.piece();
+        let (least, want) =
+            (growth::least_reservation(need, piece), growth::reservation(need, piece));
         // A hole that is a little small is better used than left for ever, but one without room
         // to grow only puts off the move.
-        let acceptable = (need * 2).max(want / 4).min(want);
+        let acceptable = (least * 2).max(want / 4).min(want);
         let hole = self.space.take(want).or_else(|| self.space.take_between(acceptable, want));
         if let Some(extent) = hole {
             return Ok((extent, self.window.clone()));
@@ -108,7 +114,7 @@ impl Table {
         let mut result = Ok(());
         // Near a limit of the file system or of the address space less has to do, so that other
         // regions find something too.
-        for len in [want, growth::modest_reservation(need), need] {
+        for len in [want, growth::modest_reservation(need, piece), least] {
             result = self.grow_free_end(storage, writable_window, len);
             if let Some(extent) = self.space.take(len) {
                 return Ok((extent, self.window.clone()));
@@ -118,17 +124,21 @@ impl Table {
     }
 
     /// Lets the reservation that ends at `end` grow in place until it holds `need` bytes more, and
-    /// further if `want` is more, without leaving a window of `window_len` bytes. Returns what it
-    /// has grown by.
+    /// further if `want` is more, without leaving the window that it is in. Returns what it has
+    /// grown by.
     pub fn extend_extent(
         &mut self,
         storage: &dyn Storage,
         writable_window: bool,
         end: u64,
         [want, modest, need]: [u64; 3],
-        window_len: u64,
+        window: &Arc<Window>,
     ) -> Option<Extent> {
-        let room = window_len.saturating_sub(end);
+        if !Arc::ptr_eq(window, &self.window) {
+            // An outgrown window is open only as far as the file went then.
+            return None;
+        }
+        let room = window.reach().saturating_sub(end);
         if self.space.free_end() != end {
             return (need <= room).then(|| self.space.take_at(end, need, want.min(room)))?;
         }
@@ -167,7 +177,7 @@ impl Table {
             let error = std::io::Error::from_raw_os_error(libc::EFBIG);
             return Err(Error::io("extend", path, &error));
         }
-        let len = round_up(len);
+        let len = len.next_multiple_of(self.space.piece());
         if len <= self.space.file_len() {
             return Ok(());
         }
@@ -176,6 +186,9 @@ impl Table {
             self.window = Arc::new(window);
         }
         storage.set_len(File::Data, len).map_err(|error| Error::io("extend", path, &error))?;
+        storage
+            .open_window(&self.window, len, writable_window)
+            .map_err(|error| Error::io("map", path, &error).with_kind(ErrorKind::NoMemory))?;
         self.space.grow(len);
         Ok(())
     }
@@ -188,7 +201,7 @@ impl Table {
                 self.pending_bytes += extent.len;
                 self.pending.push(Pending { epoch, extent });
             }
-            _ => self.space.give_back(extent, extent.len),
+            _ => self.space.give_back(extent, 0),
         }
     }
 
@@ -201,7 +214,7 @@ impl Table {
         self.pending = later;
         for Pending { extent, .. } in durable {
             self.pending_bytes -= extent.len;
-            self.space.give_back(extent, extent.len);
+            self.space.give_back(extent, 0);
         }
     }
 }

@@ -6,18 +6,24 @@ use rawdb::{Database, ErrorKind, Options};
 
 const MIB: u64 = 1 << 20;
 
-/// How many mappings of this process are of a file called `data` in `dir`, and their bytes.
+/// The lengths of this process's windows on the file `data` in `dir`. A window is one mapping from
+/// offset 0 on, of which the system lists parts with different access by themselves.
 fn windows(dir: &std::path::Path) -> Vec<u64> {
     let path = dir.join("data");
-    std::fs::read_to_string("/proc/self/maps")
-        .unwrap()
-        .lines()
-        .filter(|line| line.ends_with(path.to_str().unwrap()))
-        .map(|line| {
-            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
-            u64::from_str_radix(to, 16).unwrap() - u64::from_str_radix(from, 16).unwrap()
-        })
-        .collect()
+    let mut windows = Vec::new();
+    for line in std::fs::read_to_string("/proc/self/maps").unwrap().lines() {
+        if !line.ends_with(path.to_str().unwrap()) {
+            continue;
+        }
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (from, to) = fields[0].split_once('-').unwrap();
+        let number = |text| u64::from_str_radix(text, 16).unwrap();
+        if number(fields[2]) == 0 {
+            windows.push(0);
+        }
+        *windows.last_mut().unwrap() += number(to) - number(from);
+    }
+    windows
 }
 
 fn limit_address_space(bytes: u64) {

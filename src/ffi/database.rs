@@ -47,12 +47,12 @@ pub struct rawdb_options {
     /// space, and spares growing it step by step. 0: as long as needed.
     pub min_file_len: u64,
     /// Take at most so many bytes of address space for mapping the data file. A database that needs
-    /// more does not open, and cannot grow beyond it: RAWDB_E_NO_MEMORY. 0: the library's choice,
+    /// more does not open, and growing beyond it fails: RAWDB_E_NO_MEMORY. 0: the library's choice,
     /// which is large (1 TiB, where the system allows) and grows with the file.
     pub max_address_space: u64,
-    /// Return disk space without being asked: after a flush, freed space in pieces of at least so
-    /// many bytes becomes holes in the data file. 0: 1 MiB. UINT64_MAX: never, rawdb_compact()
-    /// does.
+    /// Return disk space without being asked: after a flush, stretches of freed space of at least
+    /// so many bytes become holes in the data file, as far as they are whole pieces (see DISK
+    /// SPACE). 0: 1 MiB. UINT64_MAX: never, rawdb_compact() does.
     pub reclaim_threshold: u64,
 }
 
@@ -103,9 +103,10 @@ pub struct rawdb_stats {
     pub pinned_bytes: u64,
     /// Length of the data file, most of which may be holes.
     pub file_len: u64,
-    /// Bytes of disk that the data file occupies.
+    /// Bytes of disk that the data file occupies (see DISK SPACE).
     pub disk_bytes: u64,
-    /// Grows with every flush that had something to make durable.
+    /// Grows with every flush that had a change of the region table to write: of a length, a name
+    /// or a place. Overwriting in place is none.
     pub generation: u64,
 }
 
@@ -144,8 +145,8 @@ pub type rawdb_progress_fn =
 ///
 /// A database is a directory of its own with a few files in it. It is open once at a time, in one
 /// process, unless it is for reading only. After a crash it is found as last flushed (see
-/// DURABILITY); no repair is needed, and nothing but the size of the region table makes opening
-/// take longer.
+/// DURABILITY) at once: there is nothing to repair or to wait for. Opening takes as long as it takes
+/// to read the region table, and after a crash to sync the files.
 ///
 ///   path     the directory, as the operating system takes it, in any encoding. Its parent must
 ///            exist.
@@ -164,7 +165,7 @@ pub type rawdb_progress_fn =
 ///                             are.
 ///   RAWDB_E_INCOMPATIBLE      they were written by a version with a newer format.
 ///   RAWDB_E_TOO_LARGE         min_file_len exceeds what a file can be.
-///   RAWDB_E_NO_MEMORY         also when max_address_space is not enough.
+///   RAWDB_E_NO_MEMORY         memory is exhausted, or max_address_space is not enough.
 ///   RAWDB_E_NO_SPACE, RAWDB_E_IO, RAWDB_E_PANIC
 ///
 /// A database that this call created is on disk, empty, when it returns. Any thread.
@@ -204,7 +205,8 @@ pub unsafe extern "C" fn rawdb_open(
 /// RAWDB_OK: everything is durable. Otherwise what was written since the last completed flush is
 /// lost:
 ///   RAWDB_E_IO        a sync failed, now or earlier; see rawdb_flush().
-///   RAWDB_E_FORKED    the database belongs to the parent process, which is not affected.
+///   RAWDB_E_FORKED    the database belongs to the parent process, which is not affected, nor are
+///                     the files; its memory and mapping stay with this process.
 ///   RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY, RAWDB_E_PANIC
 ///
 /// Where that matters, call rawdb_flush() first: after it has failed one can still do something.
@@ -256,7 +258,8 @@ pub unsafe extern "C" fn rawdb_flush(db: *mut rawdb) -> rawdb_status {
 }
 
 /// Flushes, then returns to the file system what space it can: free space and unused tails of
-/// regions become holes in the data file, and a free end is cut off. Regions are not moved,
+/// regions (also what rawdb_region_reserve() set aside) become holes in the data file, within
+/// pieces in use as well (see DISK SPACE), and a free end is cut off. Regions are not moved,
 /// contents and views not touched; other threads go on.
 ///
 ///   progress  called as the work proceeds, or NULL.

@@ -26,7 +26,7 @@ pub const RAWDB_RENAME_REPLACE: u32 = 1;
 ///   RAWDB_E_INVALID_ARGUMENT  db or name is NULL.
 ///   RAWDB_E_NOT_FOUND         there is no such region.
 ///   RAWDB_E_INVALID_NAME      no region can have that name.
-///   RAWDB_E_BUSY              an append is open (rawdb_region_append_begin).
+///   RAWDB_E_BUSY              an append to it is open (rawdb_region_append_begin).
 ///   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
 ///
 /// Durable with the next flush; until then a crash brings the region back as it was last flushed.
@@ -44,7 +44,7 @@ pub unsafe extern "C" fn rawdb_remove(db: *mut rawdb, name: *const c_char) -> ra
     })
 }
 
-/// Gives the region `from` the name `to`. Handles and views of it stay good.
+/// Gives the region `from` the name `to`. Handles, views and an open append of it stay good.
 ///
 ///   flags  0, or RAWDB_RENAME_REPLACE: a region named `to` is removed in the same step.
 ///
@@ -57,7 +57,8 @@ pub unsafe extern "C" fn rawdb_remove(db: *mut rawdb, name: *const c_char) -> ra
 ///   RAWDB_E_NOT_FOUND         there is no region named `from`.
 ///   RAWDB_E_ALREADY_EXISTS    there is one named `to`, and RAWDB_RENAME_REPLACE was not given.
 ///   RAWDB_E_INVALID_NAME      no region can have the name `from`, or the name `to`.
-///   RAWDB_E_BUSY              an append to the region that would be replaced is open.
+///   RAWDB_E_BUSY              an append to the region that would be replaced is open
+///                             (rawdb_region_append_begin); neither has been renamed or removed.
 ///   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
 ///
 /// Durable with the next flush. Any thread.
@@ -93,7 +94,8 @@ pub unsafe extern "C" fn rawdb_rename(
 /// RAWDB_OK, or
 ///   RAWDB_E_INVALID_ARGUMENT  db is NULL, or names or one of them is.
 ///   RAWDB_E_INVALID_NAME      no region can have one of the names.
-///   RAWDB_E_BUSY              an append to one of the regions that would be removed is open.
+///   RAWDB_E_BUSY              an append to one of the regions that would be removed is open
+///                             (rawdb_region_append_begin).
 ///   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
 ///
 /// On failure no region has been removed. Durable with the next flush. Any thread.

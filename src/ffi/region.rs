@@ -8,7 +8,7 @@ use super::database::rawdb;
 use super::status::{call, call_or, rawdb_status, RAWDB_OK};
 use super::view::rawdb_view;
 use super::{array, bytes, bytes_mut, invalid, object, region_name, Growable, Out, StructOut};
-use crate::{AppendBuffer, Region, RegionInfo};
+use crate::{AppendBuffer, Region, RegionInfo, Result};
 
 /// A handle of a region, a named run of bytes: made by rawdb_region_create() or
 /// rawdb_region_open(), ended by rawdb_region_close(). Any number of threads may use it at once,
@@ -25,9 +25,15 @@ impl rawdb_region {
     }
 
     /// The append that is open on this handle. What the lock protects is whole at any time, so a
-    /// panic of another holder does not matter.
-    fn append(&self) -> MutexGuard<'_, Option<AppendBuffer>> {
-        self.append.lock().unwrap_or_else(PoisonError::into_inner)
+    /// panic of another holder does not matter; after a fork there may be no holder to let go.
+    fn append(&self) -> Result<MutexGuard<'_, Option<AppendBuffer>>> {
+        self.check_process()?;
+        Ok(self.append.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Refuses a handle in a forked child. To be asked before any lock is taken.
+    fn check_process(&self) -> Result<()> {
+        self.region.inner.engine.check_process()
     }
 }
 
@@ -262,8 +268,9 @@ pub unsafe extern "C" fn rawdb_region_write_batch(
 ///   RAWDB_E_IO                a sync failed earlier; see rawdb_flush().
 ///   RAWDB_E_PANIC
 ///
-/// Views keep the bytes they show. Visible at once, durable with the next flush; the disk space is
-/// returned by rawdb_compact(), or by itself after a flush. Any thread.
+/// Views keep the bytes they show. Visible at once, durable with the next flush. That flush returns
+/// the disk space behind the new end where it is large (rawdb_options.reclaim_threshold), otherwise
+/// rawdb_compact() does. Any thread.
 ///
 /// Since 0.1.0.
 #[no_mangle]
@@ -307,8 +314,9 @@ pub unsafe extern "C" fn rawdb_region_truncate_write(
 /// Gives writable room of `len` bytes, to be filled in place and appended by
 /// rawdb_region_append_end(): an append without copying. Nothing is visible before that.
 ///
-/// Until then, whatever would write to the region or remove it, through any handle, answers
-/// RAWDB_E_BUSY; views and other regions are not affected.
+/// Until then, whatever would write to the region or remove it, through any handle, by
+/// rawdb_remove(), rawdb_retain() or a replacing rawdb_rename(), answers RAWDB_E_BUSY and changes
+/// nothing; views and other regions are not affected.
 ///
 ///   buffer_out  the room, what is in it is undefined. Any thread may fill it. It belongs to the
 ///               library and is valid until rawdb_region_append_end(), or rawdb_region_close() on
@@ -337,9 +345,10 @@ pub unsafe extern "C" fn rawdb_region_append_begin(
         // SAFETY: pointer contract.
         let region = unsafe { object(region, "region") }?;
         let mut buffer = region.region.append_begin(len)?;
-        buffer_out.put(buffer.as_mut_ptr().cast());
+        let room = buffer.as_mut_ptr();
         // The engine has one append open per region, so this handle has none.
-        *region.append() = Some(buffer);
+        *region.append()? = Some(buffer);
+        buffer_out.put(room.cast());
         Ok(RAWDB_OK)
     })
 }
@@ -369,7 +378,7 @@ pub unsafe extern "C" fn rawdb_region_append_end(
     call(|| {
         // SAFETY: pointer contract.
         let region = unsafe { object(region, "region") }?;
-        let mut append = region.append();
+        let mut append = region.append()?;
         let Some(buffer) = &*append else {
             return Err(invalid("no append is open on this handle".to_owned()));
         };
@@ -381,7 +390,9 @@ pub unsafe extern "C" fn rawdb_region_append_end(
 
 /// Sets room aside so that the region can grow to `capacity` bytes without being moved, and
 /// allocates the disk space: until it is that long, appends cannot fail with RAWDB_E_NO_SPACE (this
-/// second part not with RAWDB_OPEN_GUARDED). Never gives room back, never changes the length.
+/// second part not with RAWDB_OPEN_GUARDED). The room is kept, also when the region moves to leave
+/// viewed bytes behind, until rawdb_compact(), which returns what is not in use. A smaller capacity
+/// than there is does nothing; the length does not change.
 ///
 /// RAWDB_OK, or
 ///   RAWDB_E_INVALID_ARGUMENT  region is NULL.
@@ -414,7 +425,7 @@ pub unsafe extern "C" fn rawdb_region_reserve(
 /// RAWDB_OK, or
 ///   RAWDB_E_INVALID_ARGUMENT  region is NULL, or buffer is and len is not 0.
 ///   RAWDB_E_OUT_OF_BOUNDS     the bytes are not all within the region.
-///   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_PANIC
+///   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_FORKED, RAWDB_E_PANIC
 ///
 /// Any thread.
 ///
@@ -451,10 +462,10 @@ pub unsafe extern "C" fn rawdb_region_read(
 /// RAWDB_OK, or
 ///   RAWDB_E_INVALID_ARGUMENT  region or view_out is NULL.
 ///   RAWDB_E_OUT_OF_BOUNDS     the bytes are not all within the region.
-///   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_PANIC
+///   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_FORKED, RAWDB_E_PANIC
 ///
-/// Takes tens of nanoseconds, whatever the length. What is viewed is not durable for being visible.
-/// Any thread.
+/// Takes tens of nanoseconds, whatever the length, unless it has to wait for an overwrite (see
+/// THREAD SAFETY). What is viewed is not durable for being visible. Any thread.
 ///
 /// Since 0.1.0.
 #[no_mangle]
@@ -475,15 +486,17 @@ pub unsafe extern "C" fn rawdb_region_view(
     })
 }
 
-/// How many bytes the region has. 0 for NULL, and when the region has been removed or the database
-/// closed; rawdb_region_get_info() tells that apart from an empty region. Cannot fail; any thread.
+/// How many bytes the region has. 0 for NULL, when the region has been removed or the database
+/// closed, and in a forked child; rawdb_region_get_info() tells that apart from an empty region.
+/// Cannot fail; any thread.
 ///
 /// Since 0.1.0.
 #[no_mangle]
 pub unsafe extern "C" fn rawdb_region_len(region: *const rawdb_region) -> u64 {
     call_or(0, || {
         // SAFETY: pointer contract.
-        unsafe { region.as_ref() }.map_or(0, |region| region.region.len())
+        let region = unsafe { region.as_ref() }.filter(|it| it.check_process().is_ok());
+        region.map_or(0, |region| region.region.len())
     })
 }
 
@@ -492,8 +505,8 @@ pub unsafe extern "C" fn rawdb_region_len(region: *const rawdb_region) -> u64 {
 /// capacity or more means that the name was cut off (perhaps within a character). With a capacity
 /// of 0 nothing is written, and buffer may be NULL. RAWDB_MAX_NAME_LEN + 1 bytes are always enough.
 ///
-/// After rawdb_rename() it is the new name, after rawdb_remove() or rawdb_close() the last one. A
-/// region of NULL has the length 0, and "" for a name. Cannot fail; any thread.
+/// After rawdb_rename() it is the new name, after rawdb_remove() or rawdb_close() the last one. For
+/// a region of NULL, and in a forked child, it is "". Cannot fail; any thread.
 ///
 /// Since 0.1.0.
 #[no_mangle]
@@ -509,7 +522,8 @@ pub unsafe extern "C" fn rawdb_region_name(
             unsafe { buffer.write(0) };
         }
         // SAFETY: pointer contract.
-        let Some(region) = (unsafe { region.as_ref() }) else {
+        let region = unsafe { region.as_ref() }.filter(|it| it.check_process().is_ok());
+        let Some(region) = region else {
             return 0;
         };
         let name = region.region.name();
@@ -532,7 +546,7 @@ pub unsafe extern "C" fn rawdb_region_name(
 /// RAWDB_OK, or
 ///   RAWDB_E_INVALID_ARGUMENT  region or info_out is NULL, or struct_size was not set (the struct
 ///                             is then left as it is).
-///   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_PANIC
+///   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_FORKED, RAWDB_E_PANIC
 ///
 /// Any thread.
 ///

@@ -264,18 +264,26 @@ impl Storage for FileStorage {
         }
     }
 
-    fn map_data(&self, len: u64, writable: bool) -> io::Result<Window> {
+    fn map_data(&self, len: u64) -> io::Result<Window> {
         let Ok(mapped_len) = usize::try_from(len) else {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         };
-        let mut options = MmapOptions::new();
-        options.len(mapped_len);
-        let mapping = if writable {
-            options.map_raw(&self.data)?
-        } else {
-            options.map_raw_read_only(&self.data)?
-        };
+        // Mapped for reading, which any descriptor allows; `open_window` adds what is wanted.
+        let mapping = MmapOptions::new().len(mapped_len).map_raw_read_only(&self.data)?;
+        // SAFETY: a range that has just been mapped, and that nobody knows yet.
+        check(|| unsafe {
+            libc::mprotect(mapping.as_mut_ptr().cast(), mapped_len, libc::PROT_NONE)
+        })?;
         Ok(Window::new(mapping.as_mut_ptr(), len, Box::new(mapping)))
+    }
+
+    fn open_window(&self, window: &Window, len: u64, writable: bool) -> io::Result<()> {
+        let protection =
+            if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let (first, end) = (window.at(0), window.at(len));
+        let len = end as usize - first as usize;
+        // SAFETY: a range inside the window, which is only made more accessible than it was.
+        check(|| unsafe { libc::mprotect(first.cast(), len, protection) })
     }
 
     fn read_regions(&self) -> io::Result<Box<dyn AsRef<[u8]>>> {
@@ -312,6 +320,12 @@ impl Storage for FileStorage {
         self.keeps_allocated
     }
 
+    fn piece_len(&self) -> u64 {
+        // The largest folio of the page cache, `1 << MAX_PAGECACHE_ORDER` pages, with the pages of
+        // 4 KiB that `keeps_allocated` insists on.
+        2 << 20
+    }
+
     fn new_uuid(&self) -> io::Result<[u8; 16]> {
         let mut uuid = [0; 16];
         fs::File::open("/dev/urandom")?.read_exact(&mut uuid)?;
@@ -331,7 +345,7 @@ impl Storage for FileStorage {
 pub(crate) const LARGEST_WINDOW: u64 = 1 << 40;
 
 /// Maps `data` in the largest window that can be had between `least` and what the options and the
-/// address space allow.
+/// address space allow, and makes its first `least` bytes accessible.
 pub(crate) fn map_generously(
     storage: &dyn Storage,
     least: u64,
@@ -349,10 +363,16 @@ pub(crate) fn map_generously(
             ),
         ));
     }
+    let failed = |error: io::Error| {
+        Error::io("map", storage.path(File::Data), &error).with_kind(ErrorKind::NoMemory)
+    };
     let mut len = LARGEST_WINDOW.max(least.saturating_mul(4)).min(limit);
     loop {
-        match storage.map_data(len, writable) {
-            Ok(window) => return Ok(window),
+        match storage.map_data(len) {
+            Ok(window) => {
+                storage.open_window(&window, least, writable).map_err(failed)?;
+                return Ok(window);
+            }
             Err(error)
                 if len > least
                     && matches!(
@@ -362,10 +382,7 @@ pub(crate) fn map_generously(
             {
                 len = round_up(len / 2).max(least);
             }
-            Err(error) => {
-                return Err(Error::io("map", storage.path(File::Data), &error)
-                    .with_kind(ErrorKind::NoMemory))
-            }
+            Err(error) => return Err(failed(error)),
         }
     }
 }

@@ -82,17 +82,23 @@ pub trait Storage: Send + Sync {
     fn sync(&self, file: File) -> io::Result<()>;
     /// Makes the names of the two files durable, and that of their directory.
     fn sync_directory(&self) -> io::Result<()>;
-    /// Maps `data` in a window of `len` bytes. Fails with `ENOMEM` or `EINVAL` where there is not
-    /// so much address space.
-    fn map_data(&self, len: u64, writable: bool) -> io::Result<Window>;
+    /// Maps `data` in a window of `len` bytes, none of which can be accessed yet. Fails with `ENOMEM`
+    /// or `EINVAL` where there is not so much address space.
+    fn map_data(&self, len: u64) -> io::Result<Window>;
+    /// Makes the first `len` bytes of a window accessible. The part beyond the file stays closed:
+    /// a stray pointer there is told from a truncated file, and tools that walk through a process's
+    /// memory, as valgrind's search for leaks, need not walk through all of it.
+    fn open_window(&self, window: &Window, len: u64, writable: bool) -> io::Result<()>;
     /// The whole of `regions`, to be read.
     fn read_regions(&self) -> io::Result<Box<dyn AsRef<[u8]>>>;
     /// The first page of `data`, or less where the file is shorter.
     fn read_identity(&self) -> io::Result<Vec<u8>>;
     /// Bytes of storage that `data` occupies.
     fn disk_bytes(&self) -> io::Result<u64>;
-    /// Whether a store into an allocated range of the mapping cannot run out of space.
+    /// Whether a store into allocated pieces of the mapping cannot run out of space.
     fn keeps_allocated(&self) -> bool;
+    /// The largest, aligned part of `data` whose blocks one store may make the system look for.
+    fn piece_len(&self) -> u64;
     /// Sixteen bytes that no other database has.
     fn new_uuid(&self) -> io::Result<[u8; 16]>;
     /// Lets another process open the database.

@@ -2,7 +2,7 @@
 //!
 //! For both files it keeps, per sector of 512 bytes, what the last sync made durable and every
 //! value written since. A crash picks, for each sector and for each file length independently, any
-//! of these. Memory that has no blocks is write-protected, so that a store which the real kernel
+//! of these. Pieces that lack a block are write-protected, so that a store which the real kernel
 //! could answer with SIGBUS is caught as SIGSEGV.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,9 @@ pub const SECTOR: usize = 512;
 
 /// The page size of the simulated memory protection.
 const PAGE: u64 = 4096;
+
+/// Smaller than the real one, so that programs of a few kilobytes meet all its cases.
+const PIECE: u64 = 4 * PAGE;
 
 /// More than the programs of the tests need; it is address space only.
 const MEMORY: u64 = 1 << 31;
@@ -200,7 +203,7 @@ impl Simulation {
             let state = simulation.state.lock();
             simulation.protect(0, MEMORY, false);
             for &page in &state.allocated {
-                simulation.protect(page * PAGE, PAGE, true);
+                simulation.protect_piece(&state, page);
             }
         }
         Arc::new(simulation)
@@ -253,6 +256,14 @@ impl Simulation {
         assert_eq!(status, 0, "{}", io::Error::last_os_error());
     }
 
+    /// Makes the piece of `page` writable if it has all its blocks, and takes that away if not.
+    fn protect_piece(&self, state: &State, page: u64) {
+        let pages = PIECE / PAGE;
+        let first = page / pages * pages;
+        let whole = state.allocated.range(first..first + pages).count() as u64 == pages;
+        self.protect(first * PAGE, PIECE, whole);
+    }
+
     fn bytes(&self, offset: u64, len: u64) -> Vec<u8> {
         let mut bytes = vec![0; len as usize];
         let from = self.memory.as_mut_ptr().wrapping_add(offset as usize);
@@ -296,7 +307,7 @@ impl Simulation {
     fn allocate_data(&self, state: &mut State, from: u64, to: u64) {
         for page in from / PAGE..to.div_ceil(PAGE) {
             if state.allocated.insert(page) {
-                self.protect(page * PAGE, PAGE, true);
+                self.protect_piece(state, page);
             }
         }
     }
@@ -307,9 +318,10 @@ impl Simulation {
         for page in pages {
             state.allocated.remove(&page);
             let to = self.memory.as_mut_ptr().wrapping_add((page * PAGE) as usize);
+            self.protect(page * PAGE, PAGE, true);
             // SAFETY: an allocated page of the mapping, which the caller of `punch` has given up.
             unsafe { std::ptr::write_bytes(to, 0, PAGE as usize) };
-            self.protect(page * PAGE, PAGE, false);
+            self.protect_piece(state, page);
             for number in 0..PAGE / SECTOR as u64 {
                 let number = page * PAGE / SECTOR as u64 + number;
                 state.data.write_sector(number, [0; SECTOR]);
@@ -377,8 +389,15 @@ impl Storage for Simulation {
                 File::Data => {
                     self.allocate_data(state, offset, end);
                     let to = self.memory.as_mut_ptr().wrapping_add(offset as usize);
-                    // SAFETY: inside the mapping and writable since the line above.
+                    let pages = offset / PAGE..end.div_ceil(PAGE);
+                    for page in pages.clone() {
+                        self.protect(page * PAGE, PAGE, true);
+                    }
+                    // SAFETY: inside the mapping and writable since the lines above.
                     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+                    for page in pages {
+                        self.protect_piece(state, page);
+                    }
                     self.look(state);
                 }
                 File::Regions => {
@@ -404,11 +423,15 @@ impl Storage for Simulation {
         })
     }
 
-    fn map_data(&self, len: u64, _writable: bool) -> io::Result<Window> {
+    fn map_data(&self, len: u64) -> io::Result<Window> {
         if len > MEMORY {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
         Ok(Window::new(self.memory.as_mut_ptr(), len, Box::new(self.memory.clone())))
+    }
+
+    fn open_window(&self, _window: &Window, _len: u64, _writable: bool) -> io::Result<()> {
+        Ok(())
     }
 
     fn read_regions(&self) -> io::Result<Box<dyn AsRef<[u8]>>> {
@@ -427,6 +450,10 @@ impl Storage for Simulation {
 
     fn keeps_allocated(&self) -> bool {
         true
+    }
+
+    fn piece_len(&self) -> u64 {
+        PIECE
     }
 
     fn new_uuid(&self) -> io::Result<[u8; 16]> {
