@@ -678,7 +678,7 @@ fn create(storage: &dyn Storage) -> Result<()> {
     storage.set_len(File::Regions, 0).map_err(failed("create", File::Regions))?;
     storage.set_len(File::Data, 0).map_err(failed("create", File::Data))?;
     let uuid = storage.new_uuid().map_err(failed("make an identity for", File::Data))?;
-    let header = Header { uuid, generation: 1, slots: 0, regions: 0, digest: 0, closed: true };
+    let header = Header { uuid, generation: 1, slots: 0, regions: 0, digest: 0, closed: false };
     let page = format::encode_header(&header);
     let capacity = growth::slots(0);
     storage

@@ -12,7 +12,7 @@ use parking_lot::MutexGuard;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{self, Entry, Header, Page, RegionEntry, MAX_GENERATION};
+use crate::format::{self, Entry, Header, Identity, Page, RegionEntry, MAX_GENERATION};
 use crate::recovery::Recovered;
 use crate::region::{Change, Cut, RegionInner};
 use crate::storage::{File, Storage};
@@ -70,7 +70,9 @@ impl Committer {
     /// an older table needs. Also takes the mark of a closed database away.
     pub fn settle(&mut self, storage: &dyn Storage, recovered: &Recovered) -> Result<()> {
         if !recovered.clean {
-            // What the last process overwrote in place and did not flush.
+            // The last process may have created the database, and overwritten bytes without a flush.
+            let identity = format::encode_identity(&Identity { uuid: self.header.uuid });
+            write(storage, File::Data, 0, &identity)?;
             sync(storage, File::Data)?;
         }
         // Whoever wrote an entry of an older generation has also synced it, or settled it.
@@ -84,7 +86,7 @@ impl Committer {
                 });
                 let entry = Entry { slot, generation: found.generation, region };
                 let offset = format::slot_offset(slot, found.side);
-                write(storage, offset, &format::encode_entry(&entry))?;
+                write(storage, File::Regions, offset, &format::encode_entry(&entry))?;
             }
         }
         self.header.closed = false;
@@ -93,7 +95,8 @@ impl Committer {
     }
 
     fn write_header(&self, storage: &dyn Storage, page: u8) -> Result<()> {
-        write(storage, format::header_offset(page), &format::encode_header(&self.header))
+        let offset = format::header_offset(page);
+        write(storage, File::Regions, offset, &format::encode_header(&self.header))
     }
 
     /// Makes the table durable as the cuts say.
@@ -135,7 +138,7 @@ impl Committer {
             let is_region = region.is_some();
             let page = format::encode_entry(&Entry { slot, generation, region });
             let side = 1 - durable.side;
-            write(storage, format::slot_offset(slot, side), &page)?;
+            write(storage, File::Regions, format::slot_offset(slot, side), &page)?;
 
             let digest = if is_region { page.digest() } else { 0 };
             header.digest = header.digest.wrapping_sub(durable.digest).wrapping_add(digest);
@@ -145,7 +148,8 @@ impl Committer {
             written.push((slot, DurableSlot { side, digest }));
         }
         let header_page = 1 - self.header_page;
-        write(storage, format::header_offset(header_page), &format::encode_header(&header))?;
+        let offset = format::header_offset(header_page);
+        write(storage, File::Regions, offset, &format::encode_header(&header))?;
         sync(storage, File::Regions).map_err(|error| engine.fail(error))?;
 
         self.slots.resize(header.slots as usize, NEVER_WRITTEN);
@@ -170,10 +174,10 @@ impl Committer {
     }
 }
 
-fn write(storage: &dyn Storage, offset: u64, page: &Page) -> Result<()> {
+fn write(storage: &dyn Storage, file: File, offset: u64, page: &Page) -> Result<()> {
     storage
-        .write(File::Regions, offset, page.bytes())
-        .map_err(|error| Error::io("write", storage.path(File::Regions), &error))
+        .write(file, offset, page.bytes())
+        .map_err(|error| Error::io("write", storage.path(file), &error))
 }
 
 /// Whatever the reason of a failed sync, it is an error of the device to those who wait for it.

@@ -133,6 +133,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The disk as the next process finds it where only this one dies at this moment: what was
+    /// written is there, and what was not synced still has to be.
+    pub fn restart(&self) -> Arc<Simulation> {
+        Simulation::new(self.data.clone(), self.regions.clone())
+    }
+
     /// A disk as it may be found after a crash at this moment; `seed` chooses.
     pub fn crash(&self, seed: u64) -> Arc<Simulation> {
         let mut rng = fastrand_like::Rng(seed);
