@@ -138,8 +138,7 @@
  *   fallocate(), copy-on-write, an unknown file system), the library writes as with
  *   RAWDB_OPEN_GUARDED by itself, so that a full disk is a status there too.
  * - The data file is mapped into a large window of reserved address space. Under a limit on that
- *   (ulimit -v, valgrind) the library takes a smaller one by itself. Valgrind's leak search reads
- *   through every mapped byte, so close databases before the process exits under it.
+ *   (ulimit -v, valgrind) the library takes a smaller one by itself.
  */
 
 #ifndef RAWDB_H

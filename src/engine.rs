@@ -28,7 +28,7 @@ use crate::pieces::Pieces;
 use crate::recovery::{recover, Found, Recovered};
 use crate::region::{RegionInner, Writer};
 use crate::space::{Extent, Space};
-use crate::storage::file::map_generously;
+use crate::storage::file::{check_address_space, map_generously};
 use crate::storage::{File, Storage};
 use crate::table::{Slots, Table};
 use crate::view::Retired;
@@ -99,6 +99,9 @@ impl Engine {
                 ))
             }
             Found::Nothing => {
+                // What cannot be opened afterwards is better not created.
+                let least = storage.piece_len().max(options.min_file_len);
+                check_address_space(&*storage, least, options.max_address_space)?;
                 create(&*storage)?;
                 match find(&*storage)? {
                     Found::Table(recovered) => recovered,
@@ -121,16 +124,17 @@ impl Engine {
         let piece = if guarded { PAGE_SIZE } else { storage.piece_len() };
         let whole_pieces = file_len % piece == 0;
         let file_len = file_len.next_multiple_of(piece);
-        let window = if options.read_only {
-            map_generously(&*storage, file_len, file_len, false)?
-        } else {
-            if !whole_pieces {
-                storage
-                    .set_len(File::Data, file_len)
-                    .map_err(|error| Error::io("extend", data, &error))?;
-            }
-            map_generously(&*storage, file_len, options.max_address_space, !guarded)?
+        let limit = match (options.max_address_space, options.read_only) {
+            (0, true) => file_len,
+            (limit, true) => limit.min(file_len),
+            (limit, false) => limit,
         };
+        let window = map_generously(&*storage, file_len, limit, !options.read_only && !guarded)?;
+        if !whole_pieces && !options.read_only {
+            storage
+                .set_len(File::Data, file_len)
+                .map_err(|error| Error::io("extend", data, &error))?;
+        }
 
         let mut committer = Committer::new(&recovered);
         if !options.read_only {
@@ -582,7 +586,7 @@ impl Engine {
             self.flush()
                 .and_then(|()| self.committer.lock().finish(self))
                 .and_then(|()| self.cut_file())
-                .and_then(|()| self.cut_last_piece())
+                .and_then(|()| self.punch_last_piece())
         };
         let mut table = self.table.lock();
         table.dirty.clear();
@@ -593,15 +597,16 @@ impl Engine {
         result
     }
 
-    /// For a database at rest: cuts what is free of the last piece, too. Nothing is stored any more
-    /// but to append buffers that are still out, and these lie in the part that stays.
-    fn cut_last_piece(&self) -> Result<()> {
-        let space = &self.table.lock().space;
-        let len = space.free_end().max(self.min_file_len);
-        if len < space.file_len() {
-            self.storage
-                .set_len(File::Data, len)
-                .map_err(|error| Error::io("cut", self.storage.path(File::Data), &error))?;
+    /// For a database at rest: gives back what is free of the last piece, too. Nothing is stored any
+    /// more but to append buffers that are still out, and these rely on their pieces.
+    fn punch_last_piece(&self) -> Result<()> {
+        let (start, end) = {
+            let space = &self.table.lock().space;
+            (space.free_end(), space.file_len())
+        };
+        let is_alone = self.holders.load(Ordering::Acquire) == 1;
+        if start < end && is_alone {
+            self.punch_range(Extent { start, len: end - start })?;
         }
         Ok(())
     }

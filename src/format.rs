@@ -24,6 +24,9 @@ pub(crate) const MAX_FILE_LEN: u64 = 1 << 60;
 /// Generations stay below this, so that adding one never overflows.
 pub(crate) const MAX_GENERATION: u64 = 1 << 62;
 
+/// What a drive writes whole or not at all.
+const SECTOR: usize = 512;
+
 const FORMAT_VERSION: u32 = 1;
 
 // Every page begins alike, in this and all later versions, so that an older library can tell
@@ -306,6 +309,20 @@ pub(crate) fn decode_entry(page: &[u8]) -> Decoded<Entry<'_>> {
         return Err(PageError::Field { name: "len", value: len });
     }
     Ok(Entry { slot, generation, region: Some(RegionEntry { name, start, len, reserved }) })
+}
+
+/// Whether a page that does not decode can be what a crash has left of an entry of `slot`. The
+/// drive writes sectors of 512 bytes whole, so only an entry with a long name can be torn, and its
+/// first sector is one that was written.
+pub(crate) fn may_be_torn(page: &[u8], slot: u64) -> bool {
+    let used = used(page);
+    page[AT_MAGIC] == MAGIC
+        && u16::from_le_bytes(array(page, AT_KIND)) == KIND_SLOT
+        && (SECTOR + 1..=ENTRY_USED + MAX_NAME_LEN).contains(&used)
+        && u32_at(page, AT_NAME_LEN) as usize == used - ENTRY_USED
+        && u32_at(page, AT_STATE) == STATE_REGION
+        && u64_at(page, AT_SLOT) == slot
+        && generation(page).is_ok()
 }
 
 /// Whether `name` may name a region; if not, why.

@@ -8,7 +8,8 @@ use std::fmt::Write;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    self, decode_entry, decode_header, decode_identity, round_up, Header, PageError, PAGE_SIZE,
+    self, decode_entry, decode_header, decode_identity, round_up, Header, PageError, MAX_FILE_LEN,
+    PAGE_SIZE,
 };
 
 /// How many damaged pages a message names.
@@ -70,6 +71,12 @@ pub(crate) fn recover(
         Error::new(ErrorKind::Incompatible, format!("{place}: {file} page {page}: {reason}"))
     };
 
+    if data_len > MAX_FILE_LEN {
+        return Err(corrupt(format!(
+            "data page 0: field length: the file has {data_len} bytes, and none can have more than \
+             {MAX_FILE_LEN}"
+        )));
+    }
     let headers = [read_header(regions, 0), read_header(regions, 1)];
     if is_unfinished_creation(identity, data_len, regions, &headers) {
         return Ok(Found::Nothing);
@@ -113,7 +120,7 @@ pub(crate) fn recover(
     }
 
     let mut rejected = String::new();
-    for (page, header) in &candidates {
+    for (number, (page, header)) in candidates.iter().enumerate() {
         if header.slots > sides.slots() {
             let _ = write!(
                 rejected,
@@ -135,6 +142,13 @@ pub(crate) fn recover(
                          entries"
                     )));
                 }
+            }
+            // Falling back to an older table is for a crash inside the flush of the newer one. It
+            // may have freed what the older one needs, if it did complete and was damaged later.
+            if let (1.., Some((damaged, reason))) = (number, &sides.damage) {
+                return Err(corrupt(format!(
+                    "regions page {damaged}: {reason}; no crash leaves it so{rejected}"
+                )));
             }
             check_table(&table.slots, data_len).map_err(corrupt)?;
             let newest_header = candidates[0].1.generation;
@@ -201,6 +215,8 @@ struct Sides<'a> {
     regions: &'a [u8],
     entries: Vec<[Option<format::Entry<'a>>; 2]>,
     newest_generation: u64,
+    /// The first page that neither decodes nor can be what a crash leaves.
+    damage: Option<(u64, PageError)>,
 }
 
 /// The table that belongs to one header.
@@ -213,17 +229,24 @@ struct Table {
 impl<'a> Sides<'a> {
     fn read(regions: &'a [u8]) -> Sides<'a> {
         let mut newest_generation = 0;
+        let mut damage = None;
         let mut entries = Vec::new();
         for slot in 0..format::slots_in(regions.len() as u64) {
-            entries.push([0, 1].map(|side| {
-                let entry = decode_entry(page_of(regions, slot, side)).ok()?;
-                // An entry of another slot is as good as none: pages have changed places.
-                let entry = (entry.slot == slot).then_some(entry)?;
-                newest_generation = newest_generation.max(entry.generation);
-                Some(entry)
+            entries.push([0, 1].map(|side| match decode_slot(regions, slot, side) {
+                Ok(entry) => {
+                    newest_generation = newest_generation.max(entry.generation);
+                    Some(entry)
+                }
+                Err(reason) => {
+                    let page = page_of(regions, slot, side);
+                    if reason != PageError::Blank && !format::may_be_torn(page, slot) {
+                        damage.get_or_insert((2 + 2 * slot + side as u64, reason));
+                    }
+                    None
+                }
             }));
         }
-        Sides { regions, entries, newest_generation }
+        Sides { regions, entries, newest_generation, damage }
     }
 
     fn slots(&self) -> u64 {
@@ -282,10 +305,7 @@ impl<'a> Sides<'a> {
         for slot in 0..self.slots() {
             for side in 0..2 {
                 let page = 2 + 2 * slot + side as u64;
-                let reason = match decode_entry(page_of(self.regions, slot, side)) {
-                    Ok(entry) if entry.slot != slot => {
-                        PageError::Field { name: "slot", value: entry.slot }
-                    }
+                let reason = match decode_slot(self.regions, slot, side) {
                     Ok(_) | Err(PageError::Blank) => continue,
                     Err(reason) => reason,
                 };
@@ -299,6 +319,19 @@ impl<'a> Sides<'a> {
             let _ = write!(message, "; and {} more damaged pages", damaged - PAGES_NAMED);
         }
     }
+}
+
+/// The entry on a side of a slot. That of another slot is none: pages have changed places.
+fn decode_slot(
+    regions: &[u8],
+    slot: u64,
+    side: u8,
+) -> std::result::Result<format::Entry<'_>, PageError> {
+    let entry = decode_entry(page_of(regions, slot, side))?;
+    if entry.slot != slot {
+        return Err(PageError::Field { name: "slot", value: entry.slot });
+    }
+    Ok(entry)
 }
 
 fn page_of(regions: &[u8], slot: u64, side: u8) -> &[u8] {

@@ -930,10 +930,11 @@ impl Region {
         Reader::new(self.view(0, u64::MAX))
     }
 
-    /// The length in bytes; 0 once the region is removed or the database closed.
+    /// The length in bytes; 0 once the region is removed or the database closed, and in a forked
+    /// child.
     #[inline]
     pub fn len(&self) -> u64 {
-        if self.inner.is_live() {
+        if self.inner.is_live() && self.inner.engine.check_process().is_ok() {
             self.inner.len.load(Ordering::Acquire)
         } else {
             0
@@ -945,9 +946,13 @@ impl Region {
         self.len() == 0
     }
 
-    /// The region's name, or the last one it had.
+    /// The region's name, or the last one it had; empty in a forked child.
     pub fn name(&self) -> String {
-        self.inner.name().to_string()
+        // The lock may be held by a thread that the child does not have.
+        self.inner
+            .engine
+            .check_process()
+            .map_or_else(|_| String::new(), |()| self.inner.name().to_string())
     }
 
     /// Where the region lies in `data`.

@@ -715,6 +715,109 @@ fn stores_between_holes_that_others_have_read() {
     });
 }
 
+/// Anything in any order on a disk that is mostly full, read by others now and then so that the
+/// page cache holds it in large pieces. `RAWDB_SEED` repeats a run.
+#[test]
+fn random_programs() {
+    on_disks("random_programs", &KINDS, |disk| {
+        let seed = std::env::var("RAWDB_SEED")
+            .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+        println!("RAWDB_SEED={seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut both = Both::new(disk.open());
+        let mut views: Vec<Held> = Vec::new();
+        let (mut succeeded, mut failed) = (0, 0);
+        for _ in 0..1500 {
+            let name = format!("region {}", rng.u32(..30));
+            let live = both.model.contains_key(&name);
+            let len = match rng.u32(..10) {
+                0..=5 => rng.usize(1..3000),
+                6..=8 => rng.usize(1..100_000),
+                _ => rng.usize(1..2 * MIB),
+            };
+            let call: Option<bool> = match rng.u32(..100) {
+                0..=39 if live => {
+                    let bytes = noise(len, rng.u64(..));
+                    Some(both.attempt(|both| both.append(&name, &bytes)))
+                }
+                40..=59 if live => {
+                    let bytes = noise(len, rng.u64(..));
+                    let at = rng.usize(..=both.model[&name].len());
+                    Some(both.attempt(|both| both.write_at(&name, &bytes, at)))
+                }
+                60..=64 if live => {
+                    let to = rng.usize(..=both.model[&name].len());
+                    both.region(&name).truncate(to as u64).unwrap();
+                    both.model.get_mut(&name).unwrap().truncate(to);
+                    None
+                }
+                65..=69 if live => {
+                    both.remove(&name);
+                    None
+                }
+                0..=69 => Some(both.attempt(|both| {
+                    both.db.create_region_if_needed(&name)?;
+                    both.model.insert(name, Vec::new());
+                    Ok(())
+                })),
+                70..=79 => {
+                    if live {
+                        views.push(Held::of(&both.region(&name)));
+                    }
+                    if views.len() > 8 {
+                        views.swap_remove(rng.usize(..views.len())).check();
+                    }
+                    None
+                }
+                80..=86 => {
+                    let flushed = both.db.flush();
+                    let refused = |error: &Error| error.kind() == ErrorKind::NoSpace;
+                    assert!(flushed.is_ok() || disk.is_btrfs() && refused(&flushed.unwrap_err()));
+                    None
+                }
+                87..=88 => {
+                    if let Err(error) = both.db.compact() {
+                        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+                    }
+                    None
+                }
+                89..=91 => {
+                    let data = fs::File::open(disk.db().join("data")).unwrap();
+                    let advice = libc::POSIX_FADV_DONTNEED;
+                    // SAFETY: a system call on an open descriptor.
+                    unsafe { libc::posix_fadvise(data.as_raw_fd(), 0, 0, advice) };
+                    std::io::copy(&mut &data, &mut std::io::sink()).unwrap();
+                    None
+                }
+                92..=96 => {
+                    disk.fill();
+                    None
+                }
+                97..=98 => {
+                    if disk.path.join("filler").exists() {
+                        disk.free_a_little(rng.u64(..4 * MIB as u64));
+                    }
+                    None
+                }
+                _ => {
+                    views.drain(..).for_each(|view| view.check());
+                    disk.make_room();
+                    both = both.reopen(disk);
+                    None
+                }
+            };
+            succeeded += u32::from(call == Some(true));
+            failed += u32::from(call == Some(false));
+        }
+        println!("{succeeded} calls succeeded, {failed} found no space");
+        views.iter().for_each(Held::check);
+        drop(views);
+        both.check();
+        disk.make_room();
+        both.reopen(disk);
+    });
+}
+
 #[test]
 fn creates_databases() {
     on_disks("creates_databases", &KINDS, |disk| {

@@ -10,6 +10,7 @@ use memmap2::MmapOptions;
 
 use super::{File, Storage, Window};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork;
 use crate::format::{round_up, PAGE_SIZE};
 use crate::options::Options;
 
@@ -29,6 +30,17 @@ pub(crate) struct FileStorage {
     data_path: PathBuf,
     regions_path: PathBuf,
     keeps_allocated: bool,
+    process_mark: u32,
+}
+
+impl Drop for FileStorage {
+    fn drop(&mut self) {
+        // Closing the descriptor would not do while a child of a fork by another thread still has
+        // a copy of it, if only until its exec. In such a child, the lock is the parent's.
+        if fork::is_same_process(self.process_mark) {
+            self.unlock();
+        }
+    }
 }
 
 impl FileStorage {
@@ -76,6 +88,7 @@ impl FileStorage {
             data_path,
             regions_path,
             keeps_allocated,
+            process_mark: fork::process_mark(),
         })
     }
 
@@ -333,8 +346,7 @@ impl Storage for FileStorage {
     }
 
     fn unlock(&self) {
-        // Closing the descriptor would do as well, but mappings and handles may keep it for a
-        // while. A failure leaves the lock until then.
+        // A failure leaves the lock until the descriptor is closed.
         // SAFETY: a system call on an open descriptor.
         let _ = check(|| unsafe { libc::flock(self.data.as_raw_fd(), libc::LOCK_UN) });
     }
@@ -344,16 +356,10 @@ impl Storage for FileStorage {
 /// enough for the 47 bits of address space of the common 64-bit machines.
 pub(crate) const LARGEST_WINDOW: u64 = 1 << 40;
 
-/// Maps `data` in the largest window that can be had between `least` and what the options and the
-/// address space allow, and makes its first `least` bytes accessible.
-pub(crate) fn map_generously(
-    storage: &dyn Storage,
-    least: u64,
-    limit: u64,
-    writable: bool,
-) -> Result<Window> {
+/// Checks whether `least` bytes of address space are allowed, and says how many are. 0 allows any
+/// number.
+pub(crate) fn check_address_space(storage: &dyn Storage, least: u64, limit: u64) -> Result<u64> {
     let limit = if limit == 0 { u64::MAX } else { limit / PAGE_SIZE * PAGE_SIZE };
-    let least = round_up(least);
     if limit < least {
         return Err(Error::new(
             ErrorKind::NoMemory,
@@ -363,6 +369,19 @@ pub(crate) fn map_generously(
             ),
         ));
     }
+    Ok(limit)
+}
+
+/// Maps `data` in the largest window that can be had between `least` and what the options and the
+/// address space allow, and makes its first `least` bytes accessible.
+pub(crate) fn map_generously(
+    storage: &dyn Storage,
+    least: u64,
+    limit: u64,
+    writable: bool,
+) -> Result<Window> {
+    let least = round_up(least);
+    let limit = check_address_space(storage, least, limit)?;
     let failed = |error: io::Error| {
         Error::io("map", storage.path(File::Data), &error).with_kind(ErrorKind::NoMemory)
     };
