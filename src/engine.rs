@@ -115,27 +115,33 @@ impl Engine {
             }
         };
 
-        let guarded = options.guarded || !storage.keeps_allocated();
         let data = storage.path(File::Data);
         let file_len =
             storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
-        // A closed database ends with its last region. Recovery has checked that the file covers
-        // all of them.
-        let piece = if guarded { PAGE_SIZE } else { storage.piece_len() };
-        let whole_pieces = file_len % piece == 0;
-        let file_len = file_len.next_multiple_of(piece);
         let limit = match (options.max_address_space, options.read_only) {
             (0, true) => file_len,
             (limit, true) => limit.min(file_len),
             (limit, false) => limit,
         };
-        let window = map_generously(&*storage, file_len, limit, !options.read_only && !guarded)?;
+        // Before anything is done to the files, asking included.
+        check_address_space(&*storage, file_len, limit)?;
+        let guarded = options.guarded || options.read_only || !storage.keeps_allocated();
+        // A database that was not mapped may end anywhere. Recovery has checked that the file
+        // covers all regions.
+        let piece = if guarded { PAGE_SIZE } else { storage.piece_len() };
+        let whole_pieces = file_len % piece == 0;
+        let file_len = file_len.next_multiple_of(piece);
+        let limit = if options.read_only { file_len } else { limit };
+        let window = map_generously(&*storage, file_len, limit, !guarded)?;
         if !whole_pieces && !options.read_only {
             storage
                 .set_len(File::Data, file_len)
                 .map_err(|error| Error::io("extend", data, &error))?;
         }
 
+        if storage.holes_take_space() && !options.read_only {
+            fill_holes(&*storage, &recovered)?;
+        }
         let mut committer = Committer::new(&recovered);
         if !options.read_only {
             committer.settle(&*storage, &recovered)?;
@@ -671,6 +677,19 @@ fn find(storage: &dyn Storage) -> Result<Found> {
     let data_len = storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
     let table = storage.read_regions().map_err(|error| Error::io("read", regions, &error))?;
     recover(&place(storage), &identity, data_len, (*table).as_ref())
+}
+
+/// Gives all bytes of all regions blocks, so that looking at them takes none. A backup may have
+/// come back with holes in it.
+fn fill_holes(storage: &dyn Storage, recovered: &Recovered) -> Result<()> {
+    for region in recovered.slots.iter().filter_map(|slot| slot.region.as_ref()) {
+        if region.len > 0 {
+            storage
+                .allocate(File::Data, region.start, region.len)
+                .map_err(|error| Error::io("fill holes in", storage.path(File::Data), &error))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes an empty database of two empty files, or of what an interrupted creation left.

@@ -39,6 +39,13 @@ impl Engine {
         punched
     }
 
+    /// After a guarded write has failed: whether there is space now that was not there then. (Through
+    /// the mapping, [`Engine::allocate`] has tried this.)
+    #[cold]
+    pub fn made_space(&self, error: &Error) -> bool {
+        self.guarded && error.kind() == ErrorKind::NoSpace && self.reclaim_occupied()
+    }
+
     /// Punches the whole pieces of a hole that has been taken out, and puts it back.
     fn punch_hole(&self, hole: Extent) -> Result<()> {
         let whole = hole.whole(self.piece);

@@ -413,6 +413,22 @@ impl RegionInner {
         data: &[u8],
         new_len: u64,
     ) -> Result<()> {
+        match self.put_once(writer, offset, data, new_len) {
+            Err(error) if self.engine.made_space(&error) => {
+                self.put_once(writer, offset, data, new_len)
+            }
+            result => result,
+        }
+    }
+
+    #[inline]
+    fn put_once(
+        self: &Arc<Self>,
+        writer: &mut Writer,
+        offset: u64,
+        data: &[u8],
+        new_len: u64,
+    ) -> Result<()> {
         let end = offset + data.len() as u64;
         let len = self.len.load(Ordering::Relaxed);
         self.touch(writer);
@@ -798,9 +814,19 @@ impl Region {
                     .try_for_each(|(value, &offset)| engine.store(destination, offset, value))
             });
         }
-        inner.overwrite(offsets, values)?;
-        writer.bytes_changed = true;
-        Ok(())
+        let result = inner.overwrite(offsets, values);
+        drop(stripes);
+        match result {
+            Err(error) if inner.engine.made_space(&error) => {
+                drop(writer);
+                self.write_batch(offsets, values, value_len)
+            }
+            Err(error) => Err(error),
+            Ok(()) => {
+                writer.bytes_changed = true;
+                Ok(())
+            }
+        }
     }
 
     /// Shortens the region to `len` bytes.

@@ -178,6 +178,9 @@ impl Storage for SlowDisk {
     fn keeps_allocated(&self) -> bool {
         self.disk.keeps_allocated()
     }
+    fn holes_take_space(&self) -> bool {
+        self.disk.holes_take_space()
+    }
     fn piece_len(&self) -> u64 {
         self.disk.piece_len()
     }

@@ -18,8 +18,8 @@ use crate::options::Options;
 /// a store into it needs no space. On copy-on-write file systems (btrfs, zfs, bcachefs, and xfs
 /// once a file shares extents with a copy) an overwrite takes a fresh block, and the kernel reports
 /// its absence as SIGBUS. What is not listed is written through system calls, which report errors.
-const KEEPS_ALLOCATED: [i64; 2] =
-    [0xEF53 /* ext2, ext3, ext4 */, 0x0102_1994 /* tmpfs */];
+const KEEPS_ALLOCATED: [i64; 2] = [0xEF53 /* ext2, ext3, ext4 */, TMPFS];
+const TMPFS: i64 = 0x0102_1994;
 
 /// `data` and `regions` in a directory, locked.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct FileStorage {
     regions: fs::File,
     data_path: PathBuf,
     regions_path: PathBuf,
-    keeps_allocated: bool,
+    file_system: i64,
     process_mark: u32,
 }
 
@@ -80,14 +80,15 @@ impl FileStorage {
         }
         let regions = open_file(&regions_path, options.read_only, may_create)?;
 
-        let keeps_allocated = !options.read_only && keeps_allocated(&data, &data_path)?;
+        let file_system = file_system(&data)
+            .map_err(|error| Error::io("examine the file system of", &data_path, &error))?;
         Ok(FileStorage {
             directory: directory.to_owned(),
             data,
             regions,
             data_path,
             regions_path,
-            keeps_allocated,
+            file_system,
             process_mark: fork::process_mark(),
         })
     }
@@ -139,35 +140,14 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
 
-/// Whether the file system of `data` both honours `fallocate` and keeps what it allocated.
-fn keeps_allocated(data: &fs::File, path: &Path) -> Result<bool> {
+/// The magic number of the file system that `data` is on.
+fn file_system(data: &fs::File) -> io::Result<i64> {
     // SAFETY: all-zero bytes are a valid `statfs`, a plain C struct of integers.
     let mut statfs: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open and `statfs` is a valid place for the result.
-    check(|| unsafe { libc::fstatfs(data.as_raw_fd(), &mut statfs) })
-        .map_err(|error| Error::io("examine the file system of", path, &error))?;
-    // The kernel makes a whole page of the machine writable at once, and where that is larger, its
-    // other blocks may be missing.
-    // SAFETY: a question without arguments that could be wrong.
-    if unsafe { libc::sysconf(libc::_SC_PAGESIZE) } != PAGE_SIZE as libc::c_long {
-        return Ok(false);
-    }
+    check(|| unsafe { libc::fstatfs(data.as_raw_fd(), &mut statfs) })?;
     // The field's type differs between architectures; the magic numbers fit 32 bits.
-    let magic = statfs.f_type as i64 & 0xFFFF_FFFF;
-    if !KEEPS_ALLOCATED.contains(&magic) {
-        return Ok(false);
-    }
-    // A driver may carry the magic and still not know the call (ext2, ext3 with old drivers). A
-    // file that is still empty is asked without changing its length.
-    // SAFETY: a system call on an open descriptor.
-    let asked = check(|| unsafe {
-        libc::fallocate(data.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, PAGE_SIZE as libc::off_t)
-    });
-    match asked {
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
-        // A full disk is no reason to distrust the file system; the caller meets it soon enough.
-        _ => Ok(true),
-    }
+    Ok(statfs.f_type as i64 & 0xFFFF_FFFF)
 }
 
 /// Runs a system call that answers -1 with `errno`, again when a signal interrupts it.
@@ -330,7 +310,25 @@ impl Storage for FileStorage {
     }
 
     fn keeps_allocated(&self) -> bool {
-        self.keeps_allocated
+        // The kernel makes a whole page of the machine writable at once, and where that is larger,
+        // its other blocks may be missing.
+        // SAFETY: a question without arguments that could be wrong.
+        let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        if page_size != PAGE_SIZE as libc::c_long || !KEEPS_ALLOCATED.contains(&self.file_system) {
+            return false;
+        }
+        // A file may be of a kind that does not know the call, such as one without extents. The
+        // identity page has its block, so nothing changes where it does.
+        let (fd, mode) = (self.data.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE);
+        // SAFETY: a system call on an open descriptor.
+        let asked = check(|| unsafe { libc::fallocate64(fd, mode, 0, PAGE_SIZE as libc::off64_t) });
+        // A full disk is no reason to distrust the file system; the caller meets it soon enough.
+        !asked.is_err_and(|error| error.raw_os_error() == Some(libc::EOPNOTSUPP))
+    }
+
+    fn holes_take_space(&self) -> bool {
+        // There, a page that is looked at is made, blank or not.
+        self.file_system == TMPFS
     }
 
     fn piece_len(&self) -> u64 {

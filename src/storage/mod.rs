@@ -97,6 +97,8 @@ pub trait Storage: Send + Sync {
     fn disk_bytes(&self) -> io::Result<u64>;
     /// Whether a store into allocated pieces of the mapping cannot run out of space.
     fn keeps_allocated(&self) -> bool;
+    /// Whether even a load from a hole in the mapping takes space, and so can run out of it.
+    fn holes_take_space(&self) -> bool;
     /// The largest, aligned part of `data` whose blocks one store may make the system look for.
     fn piece_len(&self) -> u64;
     /// Sixteen bytes that no other database has.

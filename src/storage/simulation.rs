@@ -458,6 +458,10 @@ impl Storage for Simulation {
         true
     }
 
+    fn holes_take_space(&self) -> bool {
+        false
+    }
+
     fn piece_len(&self) -> u64 {
         PIECE
     }
