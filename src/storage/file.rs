@@ -1,7 +1,7 @@
 //! The real files, by way of the operating system.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,10 @@ use crate::options::Options;
 /// its absence as SIGBUS. What is not listed is written through system calls, which report errors.
 const KEEPS_ALLOCATED: [i64; 2] = [0xEF53 /* ext2, ext3, ext4 */, TMPFS];
 const TMPFS: i64 = 0x0102_1994;
+const BTRFS: i64 = 0x9123_683E;
+
+/// `FS_NOCOW_FL` of linux/fs.h.
+const NO_COPY_ON_WRITE: libc::c_long = 0x0080_0000;
 
 /// `data` and `regions` in a directory, locked.
 #[derive(Debug)]
@@ -82,6 +86,10 @@ impl FileStorage {
 
         let file_system = file_system(&data)
             .map_err(|error| Error::io("examine the file system of", &data_path, &error))?;
+        if file_system == BTRFS && may_create {
+            overwrite_in_place(&regions);
+        }
+
         Ok(FileStorage {
             directory: directory.to_owned(),
             data,
@@ -161,6 +169,29 @@ fn check(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
             return Err(error);
         }
     }
+}
+
+/// Asks for a file whose pages are overwritten where they are, which a file system can grant as
+/// long as it is empty. Without, a disk that is full of regions could not take the flush that frees
+/// some. The table has checksums of its own; nothing is lost where this is refused.
+fn overwrite_in_place(file: &fs::File) {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: a system call on an open descriptor, with a valid place for the result.
+    let known = unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &mut flags) };
+    if known == 0 && flags & NO_COPY_ON_WRITE == 0 {
+        flags |= NO_COPY_ON_WRITE;
+        // SAFETY: as above; the flags are only read.
+        unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &flags) };
+    }
+}
+
+/// The first `len` bytes of `file`, or all where it is shorter.
+fn read_front(file: &fs::File, len: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut file = file;
+    file.rewind()?;
+    file.take(len).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Beyond `RLIMIT_FSIZE` the kernel sends SIGXFSZ, which ends the host program. This answers
@@ -280,9 +311,11 @@ impl Storage for FileStorage {
     }
 
     fn read_regions(&self) -> io::Result<Box<dyn AsRef<[u8]>>> {
-        if self.len(File::Regions)? == 0 {
-            return Ok(Box::new([]));
+        let len = self.len(File::Regions)?;
+        if len == 0 || self.holes_take_space() {
+            return Ok(Box::new(read_front(&self.regions, len)?));
         }
+        // Mapped, because recovery looks at the front of each page only.
         // SAFETY: nobody changes the file while the map is read: the lock keeps other owners of
         // the database away, and this one writes only after recovery has let go of the map.
         let map = unsafe { MmapOptions::new().map(&self.regions)? };
@@ -290,18 +323,7 @@ impl Storage for FileStorage {
     }
 
     fn read_identity(&self) -> io::Result<Vec<u8>> {
-        let mut page = vec![0; PAGE_SIZE as usize];
-        let mut filled = 0;
-        while filled < page.len() {
-            match self.data.read_at(&mut page[filled..], filled as u64) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        page.truncate(filled);
-        Ok(page)
+        read_front(&self.data, PAGE_SIZE)
     }
 
     fn disk_bytes(&self) -> io::Result<u64> {
