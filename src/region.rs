@@ -490,7 +490,8 @@ impl RegionInner {
                 let end = (offset + value.len() as u64).min(len);
                 let (first, rest) = old.split_at((end - offset.min(end)) as usize);
                 old = rest;
-                // Where even this fails, the bytes are one of the values written.
+                // On a copy-on-write file system even this may fail. Then each page is as it was
+                // or as it was to be.
                 let _ = engine.store(&destination, offset, first);
             }
         }
@@ -755,7 +756,9 @@ impl Region {
     ///
     /// # Errors
     ///
-    /// `OutOfBounds` for an offset behind the end; otherwise as [`write`](Region::write).
+    /// `OutOfBounds` for an offset behind the end; otherwise as [`write`](Region::write). One
+    /// exception to "has changed nothing": on a copy-on-write file system (btrfs, zfs) `NoSpace`
+    /// can come in the middle of an overwrite, and leave some of its pages overwritten.
     #[inline]
     pub fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         let mut writer = self.inner.lock_for_change()?;

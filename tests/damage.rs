@@ -1248,7 +1248,10 @@ fn huge_sparse_files() {
     let mut image = sound().image();
     image.regions.resize(64 << 20, 0);
     image.put(dir.path());
-    use_and_reopen(dir.path(), contents(&Database::open(dir.path()).unwrap()));
+    let db = Database::open(dir.path()).unwrap();
+    let found = contents(&db);
+    db.close().unwrap();
+    use_and_reopen(dir.path(), found);
 }
 
 /// Interesting values in random fields of sealed pages, and bytes at random without a seal.

@@ -305,6 +305,26 @@ impl Both {
         }
     }
 
+    /// On a copy-on-write file system an overwrite of several pages may fail between them, and what
+    /// was written before cannot be put back, because that takes space as well.
+    fn overwrite_on_btrfs(&mut self, name: &str, bytes: &[u8], at: usize) -> bool {
+        let Err(error) = self.write_at(name, bytes, at) else { return true };
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        let old = self.model[name].clone();
+        let mut new = old.clone();
+        new.resize(old.len().max(at + bytes.len()), 0);
+        new[at..at + bytes.len()].copy_from_slice(bytes);
+        let found = self.region(name).view(0, u64::MAX).unwrap().to_vec();
+        assert_eq!(found.len(), old.len());
+        for (number, page) in found.chunks(4096).enumerate() {
+            let range = number * 4096..number * 4096 + page.len();
+            assert!(*page == old[range.clone()] || *page == new[range], "page {number} is torn");
+        }
+        self.model.insert(name.to_owned(), found);
+        self.check();
+        false
+    }
+
     fn must_fail(&mut self, call: impl FnOnce(&mut Both) -> Result<(), Error>) {
         assert!(!self.attempt(call), "there was space");
     }
@@ -747,7 +767,11 @@ fn random_programs() {
                 40..=59 if live => {
                     let bytes = noise(len, rng.u64(..));
                     let at = rng.usize(..=both.model[&name].len());
-                    Some(both.attempt(|both| both.write_at(&name, &bytes, at)))
+                    Some(if disk.is_btrfs() {
+                        both.overwrite_on_btrfs(&name, &bytes, at)
+                    } else {
+                        both.attempt(|both| both.write_at(&name, &bytes, at))
+                    })
                 }
                 60..=64 if live => {
                     let to = rng.usize(..=both.model[&name].len());
