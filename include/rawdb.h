@@ -112,8 +112,14 @@
  * The data file is sparse; what counts is not its length but the disk that it occupies. That is
  * taken, and returned without being asked, in pieces of 2 MiB, aligned in the file, because the
  * kernel may use pages of up to that size and a store into one allocates all of it. Small regions
- * share pieces. What is free within a piece that is in use is returned by rawdb_compact() and
- * rawdb_close(). With RAWDB_OPEN_GUARDED there are no such pieces.
+ * share pieces. What is free within a piece that is in use is returned by rawdb_compact(), and at
+ * the end of the file by rawdb_close(). With RAWDB_OPEN_GUARDED there are no such pieces.
+ *
+ * A call that fails for want of space has changed nothing, with one exception: on a copy-on-write
+ * file system (btrfs, zfs) an overwrite of several pages (rawdb_region_write_at, _write_batch,
+ * _truncate_write) may meet the full disk between two of them, and what came before cannot be put
+ * back, because that takes space as well. The length is as before, and each page of 4 KiB in the
+ * range as before or as written.
  *
  *
  * CAVEATS
@@ -941,8 +947,9 @@ rawdb_status rawdb_region_append(struct rawdb_region *region,
  *   RAWDB_E_TOO_LARGE         the region cannot be that long.
  *   RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY, RAWDB_E_IO, RAWDB_E_PANIC
  *
- * On failure the region is as before. A view keeps the bytes it shows: where they would be
- * overwritten, the region is moved. Visible at once, durable with the next flush; before that,
+ * On failure the region is as before; except that on a copy-on-write file system RAWDB_E_NO_SPACE
+ * may come in the middle of an overwrite, and leave some of its pages overwritten (DISK SPACE). A
+ * view keeps the bytes it shows: where they would be overwritten, the region is moved. Visible at once, durable with the next flush; before that,
  * bytes below the last flushed length may or may not survive, each 512-byte sector by itself (see
  * DURABILITY). Any thread.
  *

@@ -653,7 +653,8 @@ fn strange_files() {
         // SAFETY: a system call with a string that outlives it.
         assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
     };
-    let kinds: [(&str, &dyn Fn(&Path)); 5] = [
+    type Make<'a> = &'a dyn Fn(&Path);
+    let kinds: [(&str, Make); 5] = [
         ("nothing", &|_| ()),
         ("a directory", &|path| fs::create_dir(path).unwrap()),
         ("a FIFO", &fifo),

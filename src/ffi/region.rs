@@ -193,8 +193,9 @@ pub unsafe extern "C" fn rawdb_region_append(
 ///   RAWDB_E_TOO_LARGE         the region cannot be that long.
 ///   RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY, RAWDB_E_IO, RAWDB_E_PANIC
 ///
-/// On failure the region is as before. A view keeps the bytes it shows: where they would be
-/// overwritten, the region is moved. Visible at once, durable with the next flush; before that,
+/// On failure the region is as before; except that on a copy-on-write file system RAWDB_E_NO_SPACE
+/// may come in the middle of an overwrite, and leave some of its pages overwritten (DISK SPACE). A
+/// view keeps the bytes it shows: where they would be overwritten, the region is moved. Visible at once, durable with the next flush; before that,
 /// bytes below the last flushed length may or may not survive, each 512-byte sector by itself (see
 /// DURABILITY). Any thread.
 ///
