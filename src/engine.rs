@@ -423,6 +423,7 @@ impl Engine {
         let slot = table.slots.take(&*self.storage)?;
         let name: Arc<str> = name.into();
         let region = RegionInner::new(self.clone(), slot, name.clone());
+        // Takes the writer lock after the table's, which no one else can want yet.
         region.enter_dirty(&mut table);
         table.names.insert(name, region.clone());
         Ok(region)
@@ -452,7 +453,7 @@ impl Engine {
     pub fn remove_region(&self, region: &Arc<RegionInner>) -> Result<()> {
         self.check_writable()?;
         let mut writer = region.lock_live()?;
-        if RegionInner::is_appending(&writer) {
+        if writer.is_appending() {
             drop(writer);
             return Err(region.busy());
         }
@@ -492,7 +493,7 @@ impl Engine {
                 }
                 let index = involved.iter().position(|it| Arc::ptr_eq(it, target));
                 let writer = &mut writers[index.expect("the target is involved")];
-                if RegionInner::is_appending(writer) {
+                if writer.is_appending() {
                     return Err(target.busy());
                 }
                 take_out(&mut table, target, writer);
@@ -529,7 +530,7 @@ impl Engine {
                 continue;
             };
             let mut pairs = involved.iter().zip(&writers);
-            if let Some((region, _)) = pairs.find(|(_, writer)| RegionInner::is_appending(writer)) {
+            if let Some((region, _)) = pairs.find(|(_, writer)| writer.is_appending()) {
                 return Err(region.busy());
             }
             for (region, writer) in involved.iter().zip(&mut writers) {

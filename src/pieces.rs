@@ -30,7 +30,10 @@ impl Pieces {
 
     /// The numbers of the pieces that `extent` touches.
     fn numbers(&self, extent: Extent) -> std::ops::Range<u64> {
-        extent.start / self.len..extent.end().div_ceil(self.len)
+        match extent.len {
+            0 => 0..0,
+            _ => extent.start / self.len..extent.end().div_ceil(self.len),
+        }
     }
 
     /// Runs of pieces that `extent` touches and that may lack blocks.

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{round_up, MAX_FILE_LEN, PAGE_SIZE};
+use crate::format::{round_up, MAX_FILE_LEN};
 use crate::growth;
 use crate::space::Extent;
 use crate::storage::Window;
@@ -666,9 +666,11 @@ impl RegionInner {
         self.engine.let_go();
     }
 
-    /// The range of `data` that an append in progress may store to. Waits for other writers.
+    /// The pieces that an append in progress relies on. Waits for other writers.
     pub fn being_appended(&self) -> Option<Extent> {
-        self.writer.lock().appending.then(|| self.place.extent())
+        let writer = self.writer.lock();
+        let place = self.place.extent();
+        writer.appending.then_some(Extent { start: place.start, len: writer.allocated })
     }
 
     /// Gives back all blocks that the region does not need now, promised ones included.
@@ -1040,9 +1042,12 @@ impl RegionInner {
             reserved: place.len,
         }
     }
+}
 
-    pub fn is_appending(writer: &Writer) -> bool {
-        writer.appending
+impl Writer {
+    /// Whether an [`AppendBuffer`] is out, so that the region cannot go away.
+    pub fn is_appending(&self) -> bool {
+        self.appending
     }
 }
 
@@ -1150,9 +1155,6 @@ impl fmt::Debug for AppendBuffer {
             .finish_non_exhaustive()
     }
 }
-
-/// Rounds and pages are the same for every region, whatever the machine.
-const _: () = assert!(PAGE_SIZE.is_power_of_two());
 
 impl Engine {
     /// Stores `data` at `offset` of a place. The range lies within the place, has blocks, and is

@@ -128,6 +128,33 @@ fn p4_nobody_waits_for_a_view_and_only_viewed_bytes_move() {
     });
 }
 
+/// P6: a buffer that was given out before a compaction can be stored to after it, and so can what
+/// comes after the buffer. The simulated disk makes a fault of every store that could lack a block.
+#[test]
+fn p6_an_append_buffer_outlives_a_compaction() {
+    let db = Database::open_storage(Simulation::empty(), &Options::default()).unwrap();
+    let region = db.create_region_if_needed("a").unwrap();
+    let neighbour = db.create_region_if_needed("b").unwrap();
+    region.write(&[1; 20_000]).unwrap();
+    neighbour.write(&[1; 3_000]).unwrap();
+    let mut buffer = region.append_begin(10_000).unwrap();
+    db.compact().unwrap();
+    buffer.fill(2);
+    neighbour.write(&[2; 3_000]).unwrap();
+    db.compact().unwrap();
+    buffer.fill(3);
+    buffer.end(10_000).unwrap();
+    region.write(&[4; 60_000]).unwrap();
+    db.compact().unwrap();
+    region.write_at(&[5; 100], 0).unwrap();
+    region.write(&[6; 60_000]).unwrap();
+    let bytes = all(&region);
+    assert_eq!(
+        (bytes[0], bytes[100], bytes[20_000], bytes[30_000], bytes[90_000]),
+        (5, 1, 3, 4, 6)
+    );
+}
+
 /// A disk whose syncs wait until they are told to go on.
 struct SlowDisk {
     disk: Arc<Simulation>,
