@@ -21,7 +21,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush::Committer;
 use crate::fork;
-use crate::format::{self, Header, Identity, PAGE_SIZE};
+use crate::format::{self, round_up, Header, Identity, PAGE_SIZE};
 use crate::growth;
 use crate::options::Options;
 use crate::pieces::Pieces;
@@ -119,8 +119,8 @@ impl Engine {
         let file_len =
             storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
         let limit = match (options.max_address_space, options.read_only) {
-            (0, true) => file_len,
-            (limit, true) => limit.min(file_len),
+            (0, true) => round_up(file_len),
+            (limit, true) => limit.min(round_up(file_len)),
             (limit, false) => limit,
         };
         // Before anything is done to the files, asking included.
@@ -220,10 +220,8 @@ impl Engine {
         for pair in used.windows(2) {
             let (start, end) = (pair[0].end(), pair[1].start);
             if start < end {
-                // After a clean close free pieces have no blocks worth mentioning; after a crash
-                // they may have any.
-                let hole = Extent { start, len: end - start };
-                table.space.give_back(hole, if recovered.clean { hole.len } else { 0 });
+                // Nobody knows what blocks free space has from before.
+                table.space.give_back(Extent { start, len: end - start }, 0);
             }
         }
     }

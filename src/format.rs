@@ -80,8 +80,8 @@ pub(crate) struct Header {
     pub regions: u64,
     /// Sum, modulo 2^128, of the [`digest`] of every region's entry.
     pub digest: u128,
-    /// Whether a writer has closed the database since this was its table, with everything synced
-    /// and no block left in free space. As long as one has it open, at most one header says so.
+    /// Whether a writer has closed the database since this was its table, with everything synced.
+    /// As long as one has it open, at most one header says so.
     pub closed: bool,
 }
 

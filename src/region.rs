@@ -926,8 +926,9 @@ impl Region {
         if capacity > MAX_FILE_LEN {
             return Err(self.inner.too_large(0, capacity));
         }
+        // First, as it may have to forget what it knows of its blocks.
+        self.inner.touch(&mut writer);
         if capacity > writer.allocated {
-            self.inner.touch(&mut writer);
             self.inner.make_room(&mut writer, capacity)?;
         }
         writer.promised = writer.promised.max(capacity);

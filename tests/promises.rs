@@ -231,10 +231,10 @@ fn p5_writers_do_not_wait_for_the_disk() {
         entered: Mutex::new(entered),
         go_on: Mutex::new(go_on),
     });
-    (0..3).for_each(|_| allow.send(()).unwrap()); // creation, and settling on what it made
+    (0..4).for_each(|_| allow.send(()).unwrap()); // creation, and settling on what it made
     let db = Database::open_storage(disk, &Options::default()).unwrap();
-    let at_open: Vec<File> = syncs.iter().take(3).collect();
-    assert_eq!(at_open, [File::Regions, File::Data, File::Regions]);
+    let at_open: Vec<File> = syncs.iter().take(4).collect();
+    assert_eq!(at_open, [File::Regions, File::Data, File::Data, File::Regions]);
     let region = db.create_region_if_needed("a").unwrap();
     region.write(b"before").unwrap();
     std::thread::scope(|scope| {
