@@ -569,13 +569,17 @@ impl RegionInner {
         let (extent, window) =
             engine.table.lock().take_extent(&*engine.storage, !engine.guarded, capacity)?;
         let destination = Destination { first: window.at(extent.start), start: extent.start };
-        let prepared = engine
-            .allocate(extent, 0, round_up(capacity), growth::allocation(capacity), 0)
-            .and_then(|allocated| {
-                engine.store(&destination, 0, self.published(0, keep))?;
-                patch(engine, &destination)?;
-                Ok(allocated)
-            });
+        let mut prepare = || {
+            let want = growth::allocation(capacity);
+            let allocated = engine.allocate(extent, 0, round_up(capacity), want, 0)?;
+            engine.store(&destination, 0, self.published(0, keep))?;
+            patch(engine, &destination)?;
+            Ok(allocated)
+        };
+        let prepared = match prepare() {
+            Err(error) if engine.made_space(&error) => prepare(),
+            prepared => prepared,
+        };
         let allocated = match prepared {
             Ok(allocated) => allocated,
             Err(error) => {
@@ -1099,7 +1103,13 @@ impl AppendBuffer {
         if written > 0 {
             inner.touch(&mut writer);
             if inner.engine.guarded {
-                inner.engine.store(&inner.destination(), offset, &self.heap[..written])?;
+                let bytes = &self.heap[..written];
+                match inner.engine.store(&inner.destination(), offset, bytes) {
+                    Err(error) if inner.engine.made_space(&error) => {
+                        inner.engine.store(&inner.destination(), offset, bytes)?;
+                    }
+                    stored => stored?,
+                }
             }
             let end = offset + written as u64;
             inner.len.store(end, Ordering::Release);
