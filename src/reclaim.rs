@@ -1,7 +1,7 @@
 //! Giving free space back to the file system.
 //!
-//! A hole is taken out of the free space while it is punched, so that nobody is given it
-//! meanwhile and no lock is held.
+//! A hole is taken out of the free space while it is punched, so that nobody is given it meanwhile
+//! and the table need not be locked.
 
 use std::sync::Arc;
 

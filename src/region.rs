@@ -474,7 +474,7 @@ impl RegionInner {
             return Ok(());
         }
         // A system call can fail half-way. What it has overwritten by then is put back, in pages
-        // that are dirty already and so have their space.
+        // that have their space, unless the file system copies on write.
         let len = self.len.load(Ordering::Relaxed);
         let mut old = Vec::new();
         for (value, &offset) in values() {
