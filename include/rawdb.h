@@ -122,6 +122,35 @@
  * range as before or as written.
  *
  *
+ * MEMORY
+ *
+ * Where address space runs out, or the heap has no room for something of a size that the caller
+ * chose, the answer is RAWDB_E_NO_MEMORY. That is with guarded writes (see CAVEATS) the room of an
+ * append and a copy of what is overwritten, and the list of names to be retained:
+ *
+ *   rawdb_region_append_begin(), rawdb_region_write_at(), rawdb_region_write_batch(),
+ *   rawdb_region_truncate_write(), rawdb_retain()
+ *
+ * What else the library takes from the heap is small, or grows with the number of regions. When
+ * that cannot be had, the process ends by abort(), as Rust programs do; what was flushed is safe.
+ * A call that succeeds takes nothing from the heap if it is one of these:
+ *
+ *   rawdb_version_number(), rawdb_version_string(), rawdb_status_name(), rawdb_status_message(),
+ *   rawdb_last_os_error(), rawdb_get_stats(), rawdb_region_iter_next(), rawdb_region_iter_free(),
+ *   rawdb_region_close(), rawdb_region_read(), rawdb_region_view(), rawdb_region_len(),
+ *   rawdb_region_name(), rawdb_region_get_info()
+ *
+ * (but for the first time that two threads meet in opening views of one region), and, in a region
+ * that has been changed since the last flush, has room for the bytes (rawdb_region_reserve) and is
+ * not viewed where they go, without guarded writes:
+ *
+ *   rawdb_region_append(), rawdb_region_write_at(), rawdb_region_write_batch(),
+ *   rawdb_region_truncate(), rawdb_region_truncate_write(), rawdb_region_append_begin(),
+ *   rawdb_region_append_end()
+ *
+ * Any other call may end the process so, and also one that fails, as it keeps a message.
+ *
+ *
  * CAVEATS
  *
  * - fork(): a database belongs to the process that opened it, so open databases after the fork. In
@@ -792,6 +821,7 @@ rawdb_status rawdb_rename(struct rawdb *db,
  *   RAWDB_E_INVALID_NAME      no region can have one of the names.
  *   RAWDB_E_BUSY              an append to one of the regions that would be removed is open
  *                             (rawdb_region_append_begin).
+ *   RAWDB_E_NO_MEMORY         there is no memory for a list of that length.
  *   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
  *
  * On failure no region has been removed. Durable with the next flush. Any thread.

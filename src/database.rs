@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use crate::engine::Engine;
@@ -11,6 +10,7 @@ use crate::options::Options;
 use crate::region::{Region, RegionInfo};
 use crate::storage::file::FileStorage;
 use crate::storage::{File, Storage};
+use crate::sync::Ordering;
 
 /// An open database: a directory with the files `data` and `regions`, locked.
 ///

@@ -12,11 +12,8 @@
 //! one that serialises just that: the committer's for a sync, the region's own for its bytes and
 //! blocks.
 
-use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-
-use parking_lot::{Mutex, MutexGuard};
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush::Committer;
@@ -25,11 +22,13 @@ use crate::format::{self, round_up, Header, Identity, PAGE_SIZE};
 use crate::growth;
 use crate::options::Options;
 use crate::pieces::Pieces;
-use crate::recovery::{recover, Found, Recovered};
+use crate::recovery::{no_memory, recover, Found, Recovered};
 use crate::region::{RegionInner, Writer};
 use crate::space::{Extent, Space};
+use crate::steps::Step;
 use crate::storage::file::{check_address_space, map_generously};
 use crate::storage::{File, Storage};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering};
 use crate::table::{Slots, Table};
 use crate::view::Retired;
 
@@ -133,30 +132,35 @@ impl Engine {
         let file_len = file_len.next_multiple_of(piece);
         let limit = if options.read_only { file_len } else { limit };
         let window = map_generously(&*storage, file_len, limit, !guarded)?;
-        if !whole_pieces && !options.read_only {
-            storage
-                .set_len(File::Data, file_len)
-                .map_err(|error| Error::io("extend", data, &error))?;
-        }
-
         if storage.holes_take_space() && !options.read_only {
             fill_holes(&*storage, &recovered)?;
         }
-        let mut committer = Committer::new(&recovered);
+        let no_memory = |_| no_memory(&place(&*storage));
+        let mut committer = Committer::new(&recovered).map_err(no_memory)?;
+        let grow = || match whole_pieces || options.read_only {
+            true => Ok(()),
+            false => storage
+                .set_len(File::Data, file_len)
+                .map_err(|error| Error::io("extend", data, &error)),
+        };
+        if !Step::GrowAfterSettling.taken() {
+            grow()?;
+        }
         if !options.read_only {
             committer.settle(&*storage, &recovered)?;
         }
+        // Not before the identity is durable: a file that is longer than it, without it, is damaged.
+        grow()?;
         let Recovered { ref header, capacity, .. } = recovered;
         let slots = Slots {
-            free: (0..header.slots)
-                .rev()
-                .filter(|&slot| recovered.slots[slot as usize].region.is_none())
-                .collect(),
+            free: Vec::new(),
+            vacant: vacant_runs(&recovered),
             next: header.slots,
             capacity,
         };
         let space = Space::new(file_len, piece, options.effective_reclaim_threshold());
-        let table = Table::new(space, Arc::new(window), slots, options.max_address_space);
+        let mut table = Table::new(space, Arc::new(window), slots, options.max_address_space);
+        table.names.try_reserve(header.regions as usize).map_err(no_memory)?;
         let engine = Arc::new(Engine {
             hot: Apart(HotWords {
                 epoch: AtomicU64::new(1),
@@ -195,8 +199,7 @@ impl Engine {
         let table = &mut *table;
         let file_len = table.space.file_len();
         let mut used = vec![Extent { start: 0, len: PAGE_SIZE }];
-        table.names.reserve(recovered.header.regions as usize);
-        for (slot, found) in recovered.slots.into_iter().enumerate() {
+        for found in recovered.slots {
             let Some(region) = found.region else { continue };
             // A crash may have cost the file its reserved end, which holds nothing. What is
             // reserved beyond it may be given to another region, so the next table must not say
@@ -209,8 +212,9 @@ impl Engine {
             }
             let name: Arc<str> = region.name.into();
             let inner =
-                RegionInner::recovered(self.clone(), slot as u64, name.clone(), place, region.len);
-            if !self.read_only && (found.abandoned || reserved < region.reserved) {
+                RegionInner::recovered(self.clone(), found.number, name.clone(), place, region.len);
+            let abandoned = found.abandoned && Step::RewriteAbandoned.taken();
+            if !self.read_only && (abandoned || reserved < region.reserved) {
                 inner.enter_dirty(table);
             }
             table.names.insert(name, inner);
@@ -297,6 +301,9 @@ impl Engine {
     /// A sync has failed. What was dirty may be gone from memory without having reached the disk,
     /// so no later sync proves anything: the database accepts no change until it is opened again.
     pub fn fail(&self, error: Error) -> Error {
+        if !Step::StopAfterFailedSync.taken() {
+            return error;
+        }
         let first = self.failure.get_or_init(|| error);
         self.hot.stopped.store(true, Ordering::Relaxed);
         first.clone()
@@ -327,6 +334,9 @@ impl Engine {
             return Ok(place.len);
         }
         let want = want.min(place.len);
+        if !Step::AllocateFirst.taken() {
+            return Ok(want);
+        }
         assert!(from < need && need <= want);
         let attempt = |to: u64| {
             let mut pieces = self.pieces.lock();
@@ -374,7 +384,11 @@ impl Engine {
     pub fn punch_unreliable(&self, range: Extent) -> Result<()> {
         // Held while punching, so that nobody comes to rely on a piece meanwhile.
         let pieces = self.pieces.lock();
-        pieces.unreliable_parts(range).into_iter().try_for_each(|part| self.punch_range(part))
+        let parts = match Step::SparePiecesInUse.taken() {
+            true => pieces.unreliable_parts(range),
+            false => vec![range],
+        };
+        parts.into_iter().try_for_each(|part| self.punch_range(part))
     }
 
     fn punch_range(&self, range: Extent) -> Result<()> {
@@ -567,12 +581,7 @@ impl Engine {
                 format!("{count} regions are more than a database can hold"),
             ));
         }
-        let mut table = self.table.lock();
-        // Slots that wait for a flush do not count as free, and neither do those in use.
-        let taken = table.slots.next - table.slots.free.len() as u64;
-        let missing = count.saturating_sub(taken).saturating_sub(table.slots.free.len() as u64);
-        let capacity = table.slots.next + missing;
-        table.slots.grow(&*self.storage, capacity)
+        self.table.lock().slots.grow(&*self.storage, count)
     }
 
     /// Flushes and takes every handle out of use. The files stay locked while views are open.
@@ -678,6 +687,23 @@ fn find(storage: &dyn Storage) -> Result<Found> {
     recover(&place(storage), &identity, data_len, (*table).as_ref())
 }
 
+/// The slots of the table that hold no region, the lowest run last. There are such: a region that
+/// is removed before its first flush leaves a slot that was never written.
+fn vacant_runs(recovered: &Recovered) -> Vec<Range<u64>> {
+    let mut runs = Vec::new();
+    let mut end = recovered.header.slots;
+    for slot in recovered.slots.iter().rev().filter(|slot| slot.region.is_some()) {
+        if slot.number + 1 < end {
+            runs.push(slot.number + 1..end);
+        }
+        end = slot.number;
+    }
+    if end > 0 {
+        runs.push(0..end);
+    }
+    runs
+}
+
 /// Gives all bytes of all regions blocks, so that looking at them takes none. A backup may have
 /// come back with holes in it.
 fn fill_holes(storage: &dyn Storage, recovered: &Recovered) -> Result<()> {
@@ -697,7 +723,9 @@ fn create(storage: &dyn Storage) -> Result<()> {
         move |error: std::io::Error| Error::io(action, storage.path(file), &error)
     };
     // The names come first: once `data` has an identity, `regions` must be there.
-    storage.sync_directory().map_err(failed("sync the directory of", File::Data))?;
+    if Step::SyncDirectory.taken() {
+        storage.sync_directory().map_err(failed("sync the directory of", File::Data))?;
+    }
     storage.set_len(File::Regions, 0).map_err(failed("create", File::Regions))?;
     storage.set_len(File::Data, 0).map_err(failed("create", File::Data))?;
     let uuid = storage.new_uuid().map_err(failed("make an identity for", File::Data))?;
@@ -709,12 +737,13 @@ fn create(storage: &dyn Storage) -> Result<()> {
         .map_err(failed("make room for regions in", File::Regions))?;
     for side in 0..2 {
         storage
-            .write(File::Regions, format::header_offset(side), page.bytes())
+            .write(File::Regions, format::header_offset(side), page.sectors())
             .map_err(failed("write", File::Regions))?;
     }
-    storage.sync(File::Regions).map_err(failed("sync", File::Regions))?;
+    if Step::SyncNewTable.taken() {
+        storage.sync(File::Regions).map_err(failed("sync", File::Regions))?;
+    }
     // The identity comes last: without it there is no database. See `recovery`.
     let page = format::encode_identity(&Identity { uuid });
-    storage.write(File::Data, 0, page.bytes()).map_err(failed("write", File::Data))?;
-    storage.sync(File::Data).map_err(failed("sync", File::Data))
+    storage.write(File::Data, 0, page.bytes()).map_err(failed("write", File::Data))
 }

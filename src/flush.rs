@@ -4,25 +4,25 @@
 //! moment, syncs `data`, and then writes the changed slots and a header to `regions` and syncs
 //! that. Writers go on meanwhile, in the next epoch.
 
-use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::collections::{HashMap, HashSet, TryReserveError};
 use std::sync::Arc;
-
-use parking_lot::MutexGuard;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{self, Entry, Header, Identity, Page, RegionEntry, MAX_GENERATION};
-use crate::recovery::Recovered;
+use crate::format::{self, Entry, Header, Identity, RegionEntry, MAX_GENERATION};
+use crate::recovery::{Recovered, RecoveredSlot};
 use crate::region::{Change, Cut, RegionInner};
+use crate::steps::Step;
 use crate::storage::{File, Storage};
+use crate::sync::{MutexGuard, Ordering};
 
 /// What is known of the durable table. Whoever holds it is the one who flushes.
 pub(crate) struct Committer {
     header: Header,
     /// The header page that holds the durable header.
     header_page: u8,
-    slots: Vec<DurableSlot>,
+    /// Slots with an entry. Others do not take memory: a sparse file has any number of them.
+    slots: HashMap<u64, DurableSlot>,
     /// Vacant slots on whose other side an interrupted flush has left an entry that the next
     /// header would bring to life.
     haunted: Vec<u64>,
@@ -44,24 +44,24 @@ struct DurableSlot {
 const NEVER_WRITTEN: DurableSlot = DurableSlot { side: 1, digest: 0 };
 
 impl Committer {
-    pub fn new(recovered: &Recovered) -> Committer {
-        let used = recovered.header.slots as usize;
-        Committer {
+    pub fn new(recovered: &Recovered) -> std::result::Result<Committer, TryReserveError> {
+        let mut slots = HashMap::new();
+        slots.try_reserve(recovered.slots.len())?;
+        let durable = |slot: &RecoveredSlot| DurableSlot { side: slot.side, digest: slot.digest };
+        slots.extend(recovered.slots.iter().map(|slot| (slot.number, durable(slot))));
+        let haunted = recovered.slots.iter().filter(|it| it.abandoned && it.region.is_none());
+        Ok(Committer {
             header: recovered.header,
             header_page: recovered.header_page,
-            slots: recovered.slots[..used]
-                .iter()
-                .map(|slot| DurableSlot { side: slot.side, digest: slot.digest })
-                .collect(),
-            haunted: (0u64..)
-                .zip(&recovered.slots)
-                .filter(|(_, slot)| slot.abandoned && slot.region.is_none())
-                .map(|(number, _)| number)
+            slots,
+            haunted: haunted
+                .filter(|_| Step::VacateAbandoned.taken())
+                .map(|slot| slot.number)
                 .collect(),
             next_generation: recovered.newest_generation + 1,
             data_dirty: false,
             succeeded: 0,
-        }
+        })
     }
 
     /// Makes sure that what recovery found is on the disk. It may be in the page cache only: of a
@@ -72,31 +72,48 @@ impl Committer {
         if !recovered.clean {
             // The last process may have created the database, and overwritten bytes without a flush.
             let identity = format::encode_identity(&Identity { uuid: self.header.uuid });
-            write(storage, File::Data, 0, &identity)?;
-            sync(storage, File::Data)?;
+            if Step::SettleIdentity.taken() {
+                write(storage, File::Data, 0, identity.bytes())?;
+            }
+            if Step::SettleData.taken() {
+                sync(storage, File::Data)?;
+            }
+            // If its last sync had failed, bytes may be in the cache only that no sync will write.
+            // Nobody is to see them who could not keep them.
+            if Step::RereadData.taken() {
+                storage
+                    .reread_data()
+                    .map_err(|error| Error::io("reread", storage.path(File::Data), &error))?;
+            }
         }
         // Whoever wrote an entry of an older generation has also synced it, or settled it.
-        for (slot, found) in (0u64..).zip(&recovered.slots) {
-            if found.generation == self.header.generation {
+        for found in &recovered.slots {
+            if found.generation == Some(self.header.generation) && Step::SettleEntries.taken() {
                 let region = found.region.as_ref().map(|region| RegionEntry {
                     name: &region.name,
                     start: region.start,
                     len: region.len,
                     reserved: region.reserved,
                 });
-                let entry = Entry { slot, generation: found.generation, region };
+                let (slot, generation) = (found.number, self.header.generation);
+                let entry = Entry { slot, generation, region };
                 let offset = format::slot_offset(slot, found.side);
-                write(storage, File::Regions, offset, &format::encode_entry(&entry))?;
+                write(storage, File::Regions, offset, format::encode_entry(&entry).sectors())?;
             }
         }
         self.header.closed = false;
-        self.write_header(storage, self.header_page)?;
-        sync(storage, File::Regions)
+        if Step::SettleHeader.taken() {
+            self.write_header(storage, self.header_page)?;
+        }
+        if Step::SettleRegions.taken() {
+            sync(storage, File::Regions)?;
+        }
+        Ok(())
     }
 
     fn write_header(&self, storage: &dyn Storage, page: u8) -> Result<()> {
         let offset = format::header_offset(page);
-        write(storage, File::Regions, offset, &format::encode_header(&self.header))
+        write(storage, File::Regions, offset, format::encode_header(&self.header).sectors())
     }
 
     /// Makes the table durable as the cuts say.
@@ -128,7 +145,7 @@ impl Committer {
         let mut header = Header { generation, ..self.header };
         let mut written = Vec::with_capacity(changes.len());
         for (slot, change) in changes {
-            let durable = self.slots.get(slot as usize).copied().unwrap_or(NEVER_WRITTEN);
+            let durable = self.slots.get(&slot).copied().unwrap_or(NEVER_WRITTEN);
             let region = match change {
                 Change::Entry { name, extent, len } => {
                     Some(RegionEntry { name, start: extent.start, len: *len, reserved: extent.len })
@@ -137,8 +154,8 @@ impl Committer {
             };
             let is_region = region.is_some();
             let page = format::encode_entry(&Entry { slot, generation, region });
-            let side = 1 - durable.side;
-            write(storage, File::Regions, format::slot_offset(slot, side), &page)?;
+            let side = if Step::AlternateSides.taken() { 1 - durable.side } else { durable.side };
+            write(storage, File::Regions, format::slot_offset(slot, side), page.sectors())?;
 
             let digest = if is_region { page.digest() } else { 0 };
             header.digest = header.digest.wrapping_sub(durable.digest).wrapping_add(digest);
@@ -147,15 +164,17 @@ impl Committer {
             header.slots = header.slots.max(slot + 1);
             written.push((slot, DurableSlot { side, digest }));
         }
-        let header_page = 1 - self.header_page;
+        let header_page = match Step::AlternateHeaders.taken() {
+            true => 1 - self.header_page,
+            false => self.header_page,
+        };
         let offset = format::header_offset(header_page);
-        write(storage, File::Regions, offset, &format::encode_header(&header))?;
-        sync(storage, File::Regions).map_err(|error| engine.fail(error))?;
-
-        self.slots.resize(header.slots as usize, NEVER_WRITTEN);
-        for (slot, durable) in written {
-            self.slots[slot as usize] = durable;
+        write(storage, File::Regions, offset, format::encode_header(&header).sectors())?;
+        if Step::SyncRegions.taken() {
+            sync(storage, File::Regions).map_err(|error| engine.fail(error))?;
         }
+
+        self.slots.extend(written);
         self.header = header;
         self.header_page = header_page;
         self.haunted.clear();
@@ -174,9 +193,9 @@ impl Committer {
     }
 }
 
-fn write(storage: &dyn Storage, file: File, offset: u64, page: &Page) -> Result<()> {
+fn write(storage: &dyn Storage, file: File, offset: u64, bytes: &[u8]) -> Result<()> {
     storage
-        .write(file, offset, page.bytes())
+        .write(file, offset, bytes)
         .map_err(|error| Error::io("write", storage.path(file), &error))
 }
 
@@ -222,7 +241,10 @@ impl Engine {
 
         committer.data_dirty |= cuts.iter().any(|(_, cut)| cut.bytes_changed);
         let mut result = Ok(());
-        if committer.data_dirty {
+        if !Step::SyncDataFirst.taken() {
+            result = committer.commit(self, &cuts);
+        }
+        if committer.data_dirty && Step::SyncData.taken() {
             result = sync(&*self.storage, File::Data).map_err(|error| self.fail(error));
         }
         if result.is_ok() {
@@ -231,7 +253,9 @@ impl Engine {
         }
         if let Err(error) = result {
             for (region, (_, cut)) in dirty.iter().zip(&cuts) {
-                region.collect_again(cut);
+                if Step::CollectAgain.taken() {
+                    region.collect_again(cut);
+                }
             }
             return Err(error);
         }
@@ -239,7 +263,9 @@ impl Engine {
         let mut table = self.table.lock();
         self.set_durable(&mut table, epoch);
         let vacated = cuts.iter().filter(|(_, cut)| matches!(cut.change, Change::Vacate));
-        table.slots.free.extend(vacated.map(|(slot, _)| slot));
+        if Step::KeepDurableSlots.taken() {
+            table.slots.free.extend(vacated.map(|(slot, _)| slot));
+        }
         committer.succeeded = number;
         Ok(dirty)
     }

@@ -42,6 +42,8 @@ mod flush;
 mod fork;
 mod format;
 mod growth;
+#[cfg(all(test, loom))]
+mod models;
 mod options;
 mod pieces;
 mod reclaim;
@@ -50,9 +52,15 @@ mod region;
 mod space;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
+pub mod steps;
+#[cfg(not(feature = "simulation"))]
+mod steps;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
 pub mod storage;
 #[cfg(not(feature = "simulation"))]
 mod storage;
+mod sync;
 mod table;
 mod view;
 

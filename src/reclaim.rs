@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::region::RegionInner;
 use crate::space::Extent;
+use crate::steps::Step;
 
 impl Engine {
     /// After a flush of `changed` regions: punches what they have left, and large holes. A failure
@@ -63,7 +64,9 @@ impl Engine {
     /// the next write; what is asked for before its turn has come stays.
     pub fn compact(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<()> {
         self.check_writable()?;
-        self.table.lock().forgotten += 1;
+        if Step::ForgetAllocated.taken() {
+            self.table.lock().forgotten += 1;
+        }
         self.pieces.lock().forget_all();
         // Ends the flush epoch, and the first change in a new one is where a region notices that
         // it has to forget.

@@ -3,7 +3,7 @@
 //! Nothing in here writes. What comes out has been checked as a whole: the rest of the library
 //! does arithmetic on it without looking back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, TryReserveError};
 use std::fmt::Write;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -11,6 +11,7 @@ use crate::format::{
     self, decode_entry, decode_header, decode_identity, round_up, Header, PageError, MAX_FILE_LEN,
     PAGE_SIZE,
 };
+use crate::steps::Step;
 
 /// How many damaged pages a message names.
 const PAGES_NAMED: usize = 4;
@@ -30,6 +31,8 @@ pub(crate) struct Recovered {
     pub header_page: u8,
     /// Both header pages are this header, of a closed database: nothing has happened since.
     pub clean: bool,
+    /// In the order of their numbers. Slots without an entry on either side are left out: memory is
+    /// needed for what the file holds, not for its length, which costs whoever made it nothing.
     pub slots: Vec<RecoveredSlot>,
     /// How many slots the file has room for, used or not.
     pub capacity: u64,
@@ -37,12 +40,13 @@ pub(crate) struct Recovered {
     pub newest_generation: u64,
 }
 
-/// A slot of the table.
+/// A slot with an entry on one side at least.
 pub(crate) struct RecoveredSlot {
+    pub number: u64,
     /// The side that holds the durable entry.
     pub side: u8,
-    /// Its generation; 0 where there is none.
-    pub generation: u64,
+    /// Its generation, where there is one.
+    pub generation: Option<u64>,
     /// A flush that did not complete has left something on the other side, which would pass for
     /// part of a later table if it were not overwritten.
     pub abandoned: bool,
@@ -65,8 +69,8 @@ pub(crate) fn recover(
     data_len: u64,
     regions: &[u8],
 ) -> Result<Found> {
-    let corrupt =
-        |what: String| Error::new(ErrorKind::Corrupt, format!("{place} is damaged: {what}"));
+    let corrupt = |what: String| corrupt(place, what);
+    let no_memory = |_| no_memory(place);
     let newer = |file: &str, page: u64, reason: &PageError| {
         Error::new(ErrorKind::Incompatible, format!("{place}: {file} page {page}: {reason}"))
     };
@@ -78,7 +82,9 @@ pub(crate) fn recover(
         )));
     }
     let headers = [read_header(regions, 0), read_header(regions, 1)];
-    if is_unfinished_creation(identity, data_len, regions, &headers) {
+    if Step::ForgiveUnfinishedCreation.taken()
+        && is_unfinished_creation(identity, data_len, regions, &headers)
+    {
         return Ok(Found::Nothing);
     }
 
@@ -92,21 +98,20 @@ pub(crate) fn recover(
     })?;
 
     for (page, header) in headers.iter().enumerate() {
-        match header {
-            Err(reason @ PageError::Version(_)) => {
-                return Err(newer("regions", page as u64, reason))
-            }
-            Ok(header) if header.uuid != identity.uuid => {
-                return Err(corrupt(format!(
-                    "regions page {page}: field uuid: the page belongs to another database than \
-                     data page 0"
-                )))
-            }
-            _ => {}
+        if let Err(reason @ PageError::Version(_)) = header {
+            return Err(newer("regions", page as u64, reason));
+        }
+    }
+    for (page, header) in headers.iter().enumerate() {
+        if header.as_ref().is_ok_and(|header| header.uuid != identity.uuid) {
+            return Err(corrupt(format!(
+                "regions page {page}: field uuid: the page belongs to another database than \
+                 data page 0"
+            )));
         }
     }
 
-    let sides = Sides::read(regions);
+    let sides = Sides::read(regions).map_err(no_memory)?;
     let mut candidates: Vec<(u8, Header)> = headers
         .iter()
         .enumerate()
@@ -115,28 +120,29 @@ pub(crate) fn recover(
     candidates.sort_by_key(|(_, header)| std::cmp::Reverse(header.generation));
     let clean =
         candidates.len() == 2 && candidates[0].1 == candidates[1].1 && candidates[0].1.closed;
-    if clean {
+    if clean || !Step::FallBack.taken() {
         candidates.truncate(1);
     }
 
     let mut rejected = String::new();
     for (number, (page, header)) in candidates.iter().enumerate() {
-        if header.slots > sides.slots() {
+        if header.slots > sides.slots {
             let _ = write!(
                 rejected,
                 "; regions page {page}: field slots: {}, but the file ends after {}",
-                header.slots,
-                sides.slots()
+                header.slots, sides.slots
             );
             continue;
         }
-        let table = sides.table(header);
-        if table.digest == header.digest && table.regions == header.regions {
+        let table = sides.table(header).map_err(no_memory)?;
+        let is_whole = table.digest == header.digest && table.regions == header.regions;
+        if is_whole || !Step::CheckDigest.taken() {
             // A header fits one 512-byte sector, so a crash leaves an old one or a new one. One
             // that does not decode is damage, and it may have been the newer. It was not, if no
             // entry is newer than the header that is left: each flush writes an entry.
             if let Some((damaged, reason)) = first_error(&headers) {
-                if sides.newest_generation > header.generation {
+                if sides.newest_generation > header.generation && Step::RefuseDamagedHeader.taken()
+                {
                     return Err(corrupt(format!(
                         "regions page {damaged}: {reason}; the other header is older than the \
                          entries"
@@ -145,19 +151,20 @@ pub(crate) fn recover(
             }
             // Falling back to an older table is for a crash inside the flush of the newer one. It
             // may have freed what the older one needs, if it did complete and was damaged later.
-            if let (1.., Some((damaged, reason))) = (number, &sides.damage) {
+            let damage = sides.damage.as_ref().filter(|_| Step::RefuseImpossibleDamage.taken());
+            if let (1.., Some((damaged, reason))) = (number, damage) {
                 return Err(corrupt(format!(
                     "regions page {damaged}: {reason}; no crash leaves it so{rejected}"
                 )));
             }
-            check_table(&table.slots, data_len).map_err(corrupt)?;
+            check_table(place, &table, data_len)?;
             let newest_header = candidates[0].1.generation;
             return Ok(Found::Table(Recovered {
                 header: *header,
                 header_page: *page,
                 clean,
                 slots: table.slots,
-                capacity: sides.slots(),
+                capacity: sides.slots,
                 newest_generation: newest_header.max(sides.newest_generation),
             }));
         }
@@ -175,6 +182,15 @@ pub(crate) fn recover(
     }
     sides.describe_damage(&mut rejected);
     Err(corrupt(format!("no header has a whole table{rejected}")))
+}
+
+fn corrupt(place: &str, what: String) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("{place} is damaged: {what}"))
+}
+
+/// The files say how much memory their table takes, so not to have it is an error like others.
+pub(crate) fn no_memory(place: &str) -> Error {
+    Error::new(ErrorKind::NoMemory, format!("no memory for the region table of {place}"))
 }
 
 /// The identity page is written and synced last of all when a database is created, and no region
@@ -213,7 +229,10 @@ fn first_error(
 /// Both sides of every slot in the file, as far as they decode.
 struct Sides<'a> {
     regions: &'a [u8],
-    entries: Vec<[Option<format::Entry<'a>>; 2]>,
+    /// How many slots the file has room for.
+    slots: u64,
+    /// Slots with an entry, and what their sides hold.
+    entries: Vec<(u64, [Option<format::Entry<'a>>; 2])>,
     newest_generation: u64,
     /// The first page that neither decodes nor can be what a crash leaves.
     damage: Option<(u64, PageError)>,
@@ -227,12 +246,13 @@ struct Table {
 }
 
 impl<'a> Sides<'a> {
-    fn read(regions: &'a [u8]) -> Sides<'a> {
+    fn read(regions: &'a [u8]) -> std::result::Result<Sides<'a>, TryReserveError> {
         let mut newest_generation = 0;
         let mut damage = None;
         let mut entries = Vec::new();
-        for slot in 0..format::slots_in(regions.len() as u64) {
-            entries.push([0, 1].map(|side| match decode_slot(regions, slot, side) {
+        let slots = format::slots_in(regions.len() as u64);
+        for slot in 0..slots {
+            let sides = [0, 1].map(|side| match decode_slot(regions, slot, side) {
                 Ok(entry) => {
                     newest_generation = newest_generation.max(entry.generation);
                     Some(entry)
@@ -244,21 +264,22 @@ impl<'a> Sides<'a> {
                     }
                     None
                 }
-            }));
+            });
+            if sides.iter().any(Option::is_some) {
+                entries.try_reserve(1)?;
+                entries.push((slot, sides));
+            }
         }
-        Sides { regions, entries, newest_generation, damage }
-    }
-
-    fn slots(&self) -> u64 {
-        self.entries.len() as u64
+        Ok(Sides { regions, slots, entries, newest_generation, damage })
     }
 
     /// For every slot, the side with the largest generation that is not above the header's.
-    fn table(&self, header: &Header) -> Table {
+    fn table(&self, header: &Header) -> std::result::Result<Table, TryReserveError> {
         let mut table = Table { slots: Vec::new(), digest: 0, regions: 0 };
-        for (slot, sides) in self.entries.iter().enumerate() {
+        table.slots.try_reserve_exact(self.entries.len())?;
+        for &(number, ref sides) in &self.entries {
             // Slots behind the header's last have no entry in this table, whatever lies there.
-            let known = (slot as u64) < header.slots;
+            let known = number < header.slots;
             let generation = |side: usize| {
                 let entry = sides[side].as_ref().filter(|_| known)?;
                 (entry.generation <= header.generation).then_some(entry.generation)
@@ -276,16 +297,16 @@ impl<'a> Sides<'a> {
             });
             let entry = side.and_then(|side| sides[side].as_ref());
             let mut recovered = RecoveredSlot {
+                number,
                 // A slot without an entry is first written to side 0.
                 side: side.unwrap_or(1) as u8,
-                generation: entry.map_or(0, |entry| entry.generation),
+                generation: entry.map(|entry| entry.generation),
                 abandoned,
                 digest: 0,
                 region: None,
             };
             if let Some(region) = entry.and_then(|entry| entry.region.as_ref()) {
-                recovered.digest =
-                    format::digest(page_of(self.regions, slot as u64, recovered.side));
+                recovered.digest = format::digest(page_of(self.regions, number, recovered.side));
                 recovered.region = Some(RecoveredRegion {
                     name: region.name.to_owned(),
                     start: region.start,
@@ -297,12 +318,12 @@ impl<'a> Sides<'a> {
             }
             table.slots.push(recovered);
         }
-        table
+        Ok(table)
     }
 
     fn describe_damage(&self, message: &mut String) {
         let mut damaged = 0;
-        for slot in 0..self.slots() {
+        for slot in 0..self.slots {
             for side in 0..2 {
                 let page = 2 + 2 * slot + side as u64;
                 let reason = match decode_slot(self.regions, slot, side) {
@@ -341,16 +362,22 @@ fn page_of(regions: &[u8], slot: u64, side: u8) -> &[u8] {
 
 /// What only the table as a whole can show: places inside the file, none of them shared, and names
 /// that are used once.
-fn check_table(slots: &[RecoveredSlot], data_len: u64) -> std::result::Result<(), String> {
-    let page = |slot: usize| 2 + 2 * slot as u64 + slots[slot].side as u64;
-    let mut names: HashMap<&str, usize> = HashMap::new();
-    let mut places: Vec<(u64, u64, usize)> = Vec::new();
-    for (slot, region) in slots.iter().enumerate() {
-        let Some(region) = &region.region else { continue };
-        if let Some(other) = names.insert(&region.name, slot) {
-            return Err(format!(
+fn check_table(place: &str, table: &Table, data_len: u64) -> Result<()> {
+    type Found<'a> = (&'a RecoveredSlot, &'a RecoveredRegion);
+    let page = |(slot, _): Found| 2 + 2 * slot.number + slot.side as u64;
+    let corrupt = |what: String| Err(corrupt(place, what));
+    let count = table.regions as usize;
+    let mut names: HashMap<&str, Found> = HashMap::new();
+    let mut places: Vec<(u64, u64, Found)> = Vec::new();
+    names.try_reserve(count).map_err(|_| no_memory(place))?;
+    places.try_reserve_exact(count).map_err(|_| no_memory(place))?;
+    for slot in &table.slots {
+        let Some(region) = &slot.region else { continue };
+        let found = (slot, region);
+        if let Some(other) = names.insert(&region.name, found) {
+            return corrupt(format!(
                 "regions page {}: field name: {:?} is also the name on page {}",
-                page(slot),
+                page(found),
                 region.name,
                 page(other)
             ));
@@ -361,23 +388,23 @@ fn check_table(slots: &[RecoveredSlot], data_len: u64) -> std::result::Result<()
         // The format limits every number to 1 EiB, so these sums fit.
         let needed = region.start + round_up(region.len);
         if needed > data_len {
-            return Err(format!(
+            return corrupt(format!(
                 "regions page {}: field len: region {:?} ends at {needed}, and data at {data_len}",
-                page(slot),
+                page(found),
                 region.name
             ));
         }
-        places.push((region.start, region.start + region.reserved, slot));
+        places.push((region.start, region.start + region.reserved, found));
     }
-    places.sort_unstable();
+    places.sort_unstable_by_key(|&(start, end, (slot, _))| (start, end, slot.number));
     for pair in places.windows(2) {
         let [(_, end, first), (start, _, second)] = [pair[0], pair[1]];
         if start < end {
-            return Err(format!(
+            return corrupt(format!(
                 "regions page {}: field start: region {:?} overlaps {:?} of page {}",
                 page(second),
-                slots[second].region.as_ref().map_or("", |region| &region.name),
-                slots[first].region.as_ref().map_or("", |region| &region.name),
+                second.1.name,
+                first.1.name,
                 page(first)
             ));
         }

@@ -8,17 +8,16 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicU8, Ordering};
 use std::sync::Arc;
-
-use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{round_up, MAX_FILE_LEN};
 use crate::growth;
 use crate::space::Extent;
+use crate::steps::Step;
 use crate::storage::Window;
+use crate::sync::{self, AtomicPtr, AtomicU64, AtomicU8, Mutex, MutexGuard, Ordering};
 use crate::table::Table;
 use crate::view::{Pins, Reader, Retired, View};
 
@@ -280,7 +279,7 @@ impl RegionInner {
         if writer.epoch == epoch {
             return;
         }
-        if writer.cut_epoch < writer.epoch {
+        if writer.cut_epoch < writer.epoch && Step::CutAtEndOfEpoch.taken() {
             // A flush has ended the epoch of the last change and not been here yet. It wants the
             // region as it is now.
             writer.cut = Some(Box::new(self.cut(writer)));
@@ -351,10 +350,13 @@ impl RegionInner {
         if !self.pins.lock_all().overlap(len, u64::MAX) {
             writer.viewed_end = len;
         }
-        let mut needed = len.max(writer.viewed_end);
-        if writer.in_table {
+        let mut needed = len;
+        if Step::KeepViewedTails.taken() {
+            needed = needed.max(writer.viewed_end);
+        }
+        if writer.in_table && Step::KeepDurableTails.taken() {
             needed = needed.max(writer.cut_len);
-            if writer.cut_epoch > self.engine.durable_epoch() {
+            if writer.cut_epoch > self.engine.durable_epoch() && Step::KeepEarlierTails.taken() {
                 needed = needed.max(writer.earlier_len);
             }
         }
@@ -614,8 +616,14 @@ impl RegionInner {
     ) {
         let extent = self.place.extent();
         let Some(window) = writer.window.take() else { return };
-        let epoch = std::mem::take(&mut writer.in_table).then(|| self.engine.epoch());
-        match stripes.pinned() {
+        let in_table = std::mem::take(&mut writer.in_table) && Step::KeepDurableExtents.taken();
+        // A flush in progress may be writing it; only the next one will not.
+        let epoch = in_table.then(|| match Step::KeepExtentsInFlight.taken() {
+            true => self.engine.epoch(),
+            false => self.engine.epoch() - 1,
+        });
+        let views = if Step::KeepViewedExtents.taken() { stripes.pinned() } else { 0 };
+        match views {
             0 => table.give_up(extent, epoch),
             views => {
                 table.pinned_bytes += extent.len;
@@ -633,7 +641,7 @@ impl RegionInner {
         self.place.set(ptr::null_mut(), Extent { start: 0, len: 0 });
         self.go(REMOVED, stripes);
         writer.entry_changed = true;
-        if !writer.slot_in_table {
+        if !writer.slot_in_table || !Step::KeepDurableSlots.taken() {
             table.slots.free.push(self.slot);
         }
     }
@@ -1180,6 +1188,7 @@ impl Engine {
         // fault; the caller holds the writer lock and no view covers the range, so no one else
         // accesses it. `data` does not overlap it: a `&[u8]` that does would be a view's.
         unsafe { ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) };
+        sync::stored(to, data.len());
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The region table in memory: which names and slots are in use, and whose each part of `data` is.
 //! One lock guards it all.
 
-use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -11,6 +11,7 @@ use crate::region::RegionInner;
 use crate::space::{Extent, Space};
 use crate::storage::file::map_generously;
 use crate::storage::{File, Storage, Window};
+use crate::sync::HashMap;
 
 /// An extent that was given up and may still be part of the durable table.
 struct Pending {
@@ -42,7 +43,11 @@ pub(crate) struct Table {
 
 /// Which slots of `regions` are free.
 pub(crate) struct Slots {
+    /// Given back since the database was opened.
     pub free: Vec<u64>,
+    /// Runs that were vacant when it was opened, the lowest last. As runs they take memory for
+    /// each region at most, however many slots a sparse file has.
+    pub vacant: Vec<Range<u64>>,
     /// No slot from here on is in use.
     pub next: u64,
     /// How many slots the file has room for.
@@ -54,6 +59,12 @@ impl Slots {
     pub fn take(&mut self, storage: &dyn Storage) -> Result<u64> {
         if let Some(slot) = self.free.pop() {
             return Ok(slot);
+        }
+        while let Some(run) = self.vacant.last_mut() {
+            match run.next() {
+                Some(slot) => return Ok(slot),
+                None => self.vacant.pop(),
+            };
         }
         if self.next == self.capacity {
             self.grow(storage, growth::slots(self.next + 1))
@@ -80,7 +91,7 @@ impl Slots {
 impl Table {
     pub fn new(space: Space, window: Arc<Window>, slots: Slots, max_address_space: u64) -> Table {
         Table {
-            names: HashMap::new(),
+            names: HashMap::default(),
             dirty: Vec::new(),
             space,
             window,

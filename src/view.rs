@@ -14,15 +14,13 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-
-use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::region::RegionInner;
 use crate::space::Extent;
 use crate::storage::Window;
+use crate::sync::{parallelism, thread_number, Mutex, MutexGuard, OnceLock, Ordering};
 
 /// Views whose range a stripe remembers exactly. With more at a time, the range that encloses the
 /// others has to do, and an overwrite between them moves the region without need.
@@ -166,8 +164,7 @@ impl Pins {
         // Made under the first stripe's lock: whoever holds that lock and sees one stripe can rely
         // on there being only one.
         self.more.get_or_init(|| {
-            let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
-            (0..threads.next_power_of_two().clamp(2, MAX_STRIPES))
+            (0..parallelism().next_power_of_two().clamp(2, MAX_STRIPES))
                 .map(|_| Stripe {
                     state: Mutex::new(StripeState { closed: state.closed, ..Default::default() }),
                     region: self.first.region.clone(),
@@ -187,20 +184,6 @@ impl Pins {
         }
         AllStripes { first, more, pins: self }
     }
-}
-
-/// A number for this thread; threads started one after the other get numbers in a row.
-fn thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
-    }
-    NUMBER.with(|number| {
-        if number.get() == usize::MAX {
-            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
-        }
-        number.get()
-    })
 }
 
 /// All stripes of a region, locked.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{symlink, FileExt};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rawdb::{Database, Error, ErrorKind, Options, MAX_NAME_LEN};
@@ -1244,15 +1245,61 @@ fn huge_sparse_files() {
             }
         }
     }
-    let _case = Case(&|| "regions with many blank slots".to_owned());
-    let dir = scratch();
-    let mut image = sound().image();
-    image.regions.resize(64 << 20, 0);
-    image.put(dir.path());
-    let db = Database::open(dir.path()).unwrap();
-    let found = contents(&db);
-    db.close().unwrap();
-    use_and_reopen(dir.path(), found);
+}
+
+/// Blank slots cost whoever makes the file nothing, and so must not cost memory.
+#[test]
+fn blank_slots_take_no_memory() {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_with_blank_slots", "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&child.stdout);
+    let errors = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success() && text.contains("1 passed"), "{text}{errors}");
+}
+
+#[test]
+#[ignore = "run in a child process by the test above"]
+fn child_with_blank_slots() {
+    // Not in memory, where `regions` is read and not mapped.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    // A byte for each slot would be 128 KiB, and each entry of a table takes a hundred times that.
+    let len = 1 << 30;
+    for table_has_them in [false, true] {
+        let _case = Case(&|| format!("blank slots, in the table: {table_has_them}"));
+        let mut files = sound();
+        if table_has_them {
+            files.headers.iter_mut().for_each(|header| header.slots = len / (2 * PAGE as u64) - 1);
+        }
+        files.image().put(dir.path());
+        let regions = dir.path().join("regions");
+        fs::OpenOptions::new().write(true).open(&regions).unwrap().set_len(len).unwrap();
+        limit_data(4 << 20);
+
+        let db = Database::open(dir.path()).unwrap();
+        let mut expected = contents(&db);
+        for number in 0..100 {
+            let name = format!("new {number}");
+            db.create_region_if_needed(&name).unwrap().write(name.as_bytes()).unwrap();
+            expected.insert(name.clone(), name.into());
+        }
+        db.close().unwrap();
+        let options = Options { read_only: true, ..Options::default() };
+        assert_eq!(contents(&Database::open_with(dir.path(), &options).unwrap()), expected);
+        assert_eq!(regions.metadata().unwrap().len(), len, "vacant slots are used first");
+        limit_data(libc::RLIM_INFINITY >> 1);
+    }
+}
+
+/// Lets this process have `bytes` more of memory that is its own.
+fn limit_data(bytes: u64) {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
+    let has: u64 = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+    let limit = libc::rlimit { rlim_cur: (has * 1024 + bytes) as _, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: passes a valid struct.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) }, 0);
 }
 
 /// Interesting values in random fields of sealed pages, and bytes at random without a seal.

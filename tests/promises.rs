@@ -3,15 +3,13 @@
 //!
 //! P2 and P7: `crash.rs`. P6: `full_disk.rs`. P8: `damage.rs`. P10: `src/ffi/tests.rs`.
 
-use std::io;
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc::{channel, Receiver, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use rawdb::storage::simulation::Simulation;
-use rawdb::storage::{File, Storage, Window};
+use rawdb::storage::File;
 use rawdb::{Database, ErrorKind, Options, Region};
 
 /// Both ways of writing.
@@ -155,86 +153,23 @@ fn p6_an_append_buffer_outlives_a_compaction() {
     );
 }
 
-/// A disk whose syncs wait until they are told to go on.
-struct SlowDisk {
-    disk: Arc<Simulation>,
-    entered: Mutex<Sender<File>>,
-    go_on: Mutex<Receiver<()>>,
-}
-
-impl Storage for SlowDisk {
-    fn sync(&self, file: File) -> io::Result<()> {
-        self.entered.lock().unwrap().send(file).unwrap();
-        let allowed = self.go_on.lock().unwrap().recv_timeout(Duration::from_secs(60));
-        allowed.expect("a sync that the test does not expect");
-        self.disk.sync(file)
-    }
-    fn path(&self, file: File) -> &Path {
-        self.disk.path(file)
-    }
-    fn len(&self, file: File) -> io::Result<u64> {
-        self.disk.len(file)
-    }
-    fn set_len(&self, file: File, len: u64) -> io::Result<()> {
-        self.disk.set_len(file, len)
-    }
-    fn allocate(&self, file: File, offset: u64, len: u64) -> io::Result<()> {
-        self.disk.allocate(file, offset, len)
-    }
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.disk.punch(offset, len)
-    }
-    fn write(&self, file: File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.disk.write(file, offset, bytes)
-    }
-    fn sync_directory(&self) -> io::Result<()> {
-        self.disk.sync_directory()
-    }
-    fn map_data(&self, len: u64) -> io::Result<Window> {
-        self.disk.map_data(len)
-    }
-    fn read_regions(&self) -> io::Result<Box<dyn AsRef<[u8]>>> {
-        self.disk.read_regions()
-    }
-    fn read_identity(&self) -> io::Result<Vec<u8>> {
-        self.disk.read_identity()
-    }
-    fn disk_bytes(&self) -> io::Result<u64> {
-        self.disk.disk_bytes()
-    }
-    fn keeps_allocated(&self) -> bool {
-        self.disk.keeps_allocated()
-    }
-    fn holes_take_space(&self) -> bool {
-        self.disk.holes_take_space()
-    }
-    fn piece_len(&self) -> u64 {
-        self.disk.piece_len()
-    }
-    fn open_window(&self, window: &Window, len: u64, writable: bool) -> io::Result<()> {
-        self.disk.open_window(window, len, writable)
-    }
-    fn new_uuid(&self) -> io::Result<[u8; 16]> {
-        self.disk.new_uuid()
-    }
-    fn unlock(&self) {
-        self.disk.unlock();
-    }
-}
-
 #[test]
 fn p5_writers_do_not_wait_for_the_disk() {
     let (entered, syncs) = channel();
     let (allow, go_on) = channel();
-    let disk = Arc::new(SlowDisk {
-        disk: Simulation::empty(),
-        entered: Mutex::new(entered),
-        go_on: Mutex::new(go_on),
-    });
-    (0..4).for_each(|_| allow.send(()).unwrap()); // creation, and settling on what it made
+    // Syncs wait until they are told to go on.
+    let disk = Simulation::empty();
+    disk.set_meanwhile(Some(Box::new(move |call, file| {
+        if call == "sync" {
+            entered.send(file).unwrap();
+            let allowed = go_on.recv_timeout(Duration::from_secs(60));
+            allowed.expect("a sync that the test does not expect");
+        }
+    })));
+    (0..3).for_each(|_| allow.send(()).unwrap()); // creation, and settling on what it made
     let db = Database::open_storage(disk, &Options::default()).unwrap();
-    let at_open: Vec<File> = syncs.iter().take(4).collect();
-    assert_eq!(at_open, [File::Regions, File::Data, File::Data, File::Regions]);
+    let at_open: Vec<File> = syncs.iter().take(3).collect();
+    assert_eq!(at_open, [File::Regions, File::Data, File::Regions]);
     let region = db.create_region_if_needed("a").unwrap();
     region.write(b"before").unwrap();
     std::thread::scope(|scope| {

@@ -9,6 +9,7 @@
 #![allow(non_camel_case_types)]
 
 use std::ffi::{c_char, c_void, CStr};
+use std::fmt::Display;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -46,7 +47,7 @@ fn invalid(message: String) -> Error {
 }
 
 #[cold]
-fn is_null(what: &str) -> Error {
+fn is_null(what: impl Display) -> Error {
     invalid(format!("{what} is NULL"))
 }
 
@@ -97,7 +98,7 @@ unsafe fn bytes_mut<'a>(ptr: *mut c_void, len: usize, what: &str) -> Result<&'a 
 
 /// # Safety
 /// The pointer contract, for a string that ends with NUL.
-unsafe fn c_str<'a>(ptr: *const c_char, what: &str) -> Result<&'a CStr> {
+unsafe fn c_str<'a>(ptr: *const c_char, what: impl Display) -> Result<&'a CStr> {
     if ptr.is_null() {
         return Err(is_null(what));
     }
@@ -107,9 +108,9 @@ unsafe fn c_str<'a>(ptr: *const c_char, what: &str) -> Result<&'a CStr> {
 
 /// # Safety
 /// The pointer contract, for a string that ends with NUL.
-unsafe fn region_name<'a>(ptr: *const c_char, what: &str) -> Result<&'a str> {
+unsafe fn region_name<'a>(ptr: *const c_char, what: impl Display) -> Result<&'a str> {
     // SAFETY: the caller's promise.
-    let name = unsafe { c_str(ptr, what) }?;
+    let name = unsafe { c_str(ptr, &what) }?;
     name.to_str().map_err(|error| {
         Error::new(
             ErrorKind::InvalidName,

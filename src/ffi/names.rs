@@ -6,7 +6,7 @@ use super::database::rawdb;
 use super::region::rawdb_region_info;
 use super::status::{call, call_or, rawdb_status, RAWDB_DONE, RAWDB_OK};
 use super::{array, invalid, is_null, object, region_name, Out, StructOut};
-use crate::RegionInfo;
+use crate::{Error, ErrorKind, RegionInfo};
 
 /// The regions of a database as they were when rawdb_list() was called. One thread at a time may
 /// use it. It does not depend on the database and may outlive it.
@@ -96,6 +96,7 @@ pub unsafe extern "C" fn rawdb_rename(
 ///   RAWDB_E_INVALID_NAME      no region can have one of the names.
 ///   RAWDB_E_BUSY              an append to one of the regions that would be removed is open
 ///                             (rawdb_region_append_begin).
+///   RAWDB_E_NO_MEMORY         there is no memory for a list of that length.
 ///   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
 ///
 /// On failure no region has been removed. Durable with the next flush. Any thread.
@@ -112,12 +113,16 @@ pub unsafe extern "C" fn rawdb_retain(
         // SAFETY: pointer contract.
         let db = unsafe { object(db, "db") }?;
         // SAFETY: pointer contract.
-        let names = unsafe { array(names, count, "names") }?
-            .iter()
-            .enumerate()
+        let given = unsafe { array(names, count, "names") }?;
+        let mut names = Vec::new();
+        // The caller chose the size.
+        names.try_reserve_exact(count).map_err(|_| {
+            Error::new(ErrorKind::NoMemory, format!("no memory for a list of {count} names"))
+        })?;
+        for (i, &name) in given.iter().enumerate() {
             // SAFETY: pointer contract.
-            .map(|(i, &name)| unsafe { region_name(name, &format!("names[{i}]")) })
-            .collect::<Result<Vec<_>, _>>()?;
+            names.push(unsafe { region_name(name, format_args!("names[{i}]")) }?);
+        }
         db.database.retain(&names)?;
         Ok(RAWDB_OK)
     })

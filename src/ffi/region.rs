@@ -527,7 +527,7 @@ pub unsafe extern "C" fn rawdb_region_name(
         let Some(region) = region else {
             return 0;
         };
-        let name = region.region.name();
+        let name = region.region.inner.name();
         if room > 0 {
             let copied = name.len().min(room - 1);
             // SAFETY: pointer contract; copied + 1 is at most the room.

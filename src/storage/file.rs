@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use memmap2::MmapOptions;
+use memmap2::{Advice, MmapOptions};
 
 use super::{File, Storage, Window};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +34,7 @@ pub(crate) struct FileStorage {
     data_path: PathBuf,
     regions_path: PathBuf,
     file_system: i64,
+    read_only: bool,
     process_mark: u32,
 }
 
@@ -97,6 +98,7 @@ impl FileStorage {
             data_path,
             regions_path,
             file_system,
+            read_only: options.read_only,
             process_mark: fork::process_mark(),
         })
     }
@@ -106,6 +108,19 @@ impl FileStorage {
             File::Data => &self.data,
             File::Regions => &self.regions,
         }
+    }
+
+    /// Gives a range of `data` blocks without a descriptor that may write, where a load from a hole
+    /// takes a page: the kernel makes the loads, and answers where one would end in SIGBUS.
+    fn load_ahead(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mapping =
+            MmapOptions::new().offset(offset).len(len as usize).map_raw_read_only(&self.data)?;
+        mapping.advise(Advice::PopulateRead).or_else(|error| match error.raw_os_error() {
+            Some(libc::EFAULT) => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+            // Linux before 5.14 cannot be asked.
+            Some(libc::EINVAL) => Ok(()),
+            _ => Err(error),
+        })
     }
 }
 
@@ -220,11 +235,17 @@ impl Storage for FileStorage {
     }
 
     fn set_len(&self, file: File, len: u64) -> io::Result<()> {
-        check_file_size_limit(len)?;
+        // A file that is longer than the limit already may be shortened.
+        if len > self.len(file)? {
+            check_file_size_limit(len)?;
+        }
         self.file(file).set_len(len)
     }
 
     fn allocate(&self, file: File, offset: u64, len: u64) -> io::Result<()> {
+        if self.read_only {
+            return self.load_ahead(offset, len);
+        }
         check_file_size_limit(offset + len)?;
         let fd = self.file(file).as_raw_fd();
         // SAFETY: a system call on an open descriptor.
@@ -285,6 +306,16 @@ impl Storage for FileStorage {
             // It was not this user who made the directory in there.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
             result => result,
+        }
+    }
+
+    fn reread_data(&self) -> io::Result<()> {
+        // SAFETY: a system call on an open descriptor; it changes no byte of the file.
+        let status =
+            unsafe { libc::posix_fadvise(self.data.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        match status {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
         }
     }
 

@@ -82,6 +82,9 @@ pub trait Storage: Send + Sync {
     fn sync(&self, file: File) -> io::Result<()>;
     /// Makes the names of the two files durable, and that of their directory.
     fn sync_directory(&self) -> io::Result<()>;
+    /// Has the next loads from `data` come from the disk, where no page of it is dirty. After a failed
+    /// sync the kernel calls pages clean that the disk does not have.
+    fn reread_data(&self) -> io::Result<()>;
     /// Maps `data` in a window of `len` bytes, none of which can be accessed yet. Fails with `ENOMEM`
     /// or `EINVAL` where there is not so much address space.
     fn map_data(&self, len: u64) -> io::Result<Window>;

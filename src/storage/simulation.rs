@@ -1,9 +1,10 @@
 //! A disk that forgets, tears and fails like a real one, for tests.
 //!
-//! For both files it keeps, per sector of 512 bytes, what the last sync made durable and every
-//! value written since. A crash picks, for each sector and for each file length independently, any
-//! of these. Pieces that lack a block are write-protected, so that a store which the real kernel
-//! could answer with SIGBUS is caught as SIGSEGV.
+//! For both files it keeps, per sector of 512 bytes, what the disk has and every value written
+//! since the last sync. A crash picks for each sector, each file length and each name, one by one,
+//! any of these. Pieces that lack a block are write-protected, so that a store which the real
+//! kernel could answer with SIGBUS is caught as SIGSEGV. A failed sync does what Linux does: it
+//! calls the pages clean, whatever of them has reached the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,109 +20,212 @@ use super::{File, Storage, Window};
 pub const SECTOR: usize = 512;
 
 /// The page size of the simulated memory protection.
-const PAGE: u64 = 4096;
+const PAGE: usize = 4096;
 
-/// Smaller than the real one, so that programs of a few kilobytes meet all its cases.
-const PIECE: u64 = 4 * PAGE;
+const SECTORS_PER_PAGE: u64 = (PAGE / SECTOR) as u64;
+
+/// Smaller than the real one, so that programs of a few kilobytes meet all its cases. In pages.
+const PIECE: u64 = 4;
 
 /// More than the programs of the tests need; it is address space only.
 const MEMORY: u64 = 1 << 31;
 
 type Sector = [u8; SECTOR];
 
-/// One file as the disk has it, and as it may have it after a crash.
+const ZEROS: [u8; PAGE] = [0; PAGE];
+
+/// Pages of a file that are not all zero, shared between snapshots.
+#[derive(Clone, Default)]
+struct Pages(BTreeMap<u64, Arc<[u8; PAGE]>>);
+
+impl Pages {
+    fn of(bytes: &[u8]) -> Pages {
+        let mut pages = Pages::default();
+        for (number, bytes) in (0..).zip(bytes.chunks(PAGE)) {
+            if *bytes != ZEROS[..bytes.len()] {
+                let mut page = ZEROS;
+                page[..bytes.len()].copy_from_slice(bytes);
+                pages.0.insert(number, Arc::new(page));
+            }
+        }
+        pages
+    }
+
+    fn page(&self, number: u64) -> &[u8; PAGE] {
+        self.0.get(&number).map_or(&ZEROS, |page| page)
+    }
+
+    fn sector(&self, number: u64) -> &Sector {
+        let at = (number % SECTORS_PER_PAGE) as usize * SECTOR;
+        let page = self.page(number / SECTORS_PER_PAGE);
+        page[at..at + SECTOR].try_into().expect("a sector lies in one page")
+    }
+
+    fn set_sector(&mut self, number: u64, sector: &Sector) {
+        if self.sector(number) != sector {
+            let page = self.0.entry(number / SECTORS_PER_PAGE).or_insert_with(|| Arc::new(ZEROS));
+            let at = (number % SECTORS_PER_PAGE) as usize * SECTOR;
+            Arc::make_mut(page)[at..at + SECTOR].copy_from_slice(sector);
+        }
+    }
+
+    fn read(&self, len: u64) -> Vec<u8> {
+        let mut bytes = vec![0; len as usize];
+        for (&number, page) in self.0.range(..len.div_ceil(PAGE as u64)) {
+            let at = number as usize * PAGE;
+            let len = PAGE.min(bytes.len() - at);
+            bytes[at..at + len].copy_from_slice(&page[..len]);
+        }
+        bytes
+    }
+}
+
+/// One file: as the page cache has it, as the disk has it, and what the disk may have after a crash.
 #[derive(Clone, Default)]
 struct Disk {
-    /// Sectors that are not all zero, as of the last sync.
-    durable: BTreeMap<u64, Sector>,
-    durable_len: u64,
-    /// The present contents, as far as they have been looked at.
-    present: BTreeMap<u64, Sector>,
+    present: Pages,
     present_len: u64,
-    /// What was written since the last sync, oldest first.
-    versions: BTreeMap<u64, Vec<Sector>>,
+    durable: Pages,
+    durable_len: u64,
+    /// The dirty sectors, with every value written since the last sync, oldest first.
+    versions: BTreeMap<u64, Vec<Arc<Sector>>>,
+    /// Lengths since the last sync, oldest first.
     lens: Vec<u64>,
+    /// A sync has failed: sectors that are not dirty may differ from the disk.
+    stale: bool,
     name_is_durable: bool,
 }
 
 impl Disk {
-    fn write_sector(&mut self, number: u64, sector: Sector) {
-        let zero = [0; SECTOR];
-        if *self.present.get(&number).unwrap_or(&zero) == sector {
-            return;
+    fn of(bytes: &[u8]) -> Disk {
+        let pages = Pages::of(bytes);
+        Disk {
+            present: pages.clone(),
+            present_len: bytes.len() as u64,
+            durable: pages,
+            durable_len: bytes.len() as u64,
+            name_is_durable: true,
+            ..Disk::default()
         }
-        self.versions.entry(number).or_default().push(sector);
-        if sector == zero {
-            self.present.remove(&number);
-        } else {
-            self.present.insert(number, sector);
+    }
+
+    /// A sector is written to, perhaps with what it holds already.
+    fn write_sector(&mut self, number: u64, sector: &Sector) {
+        let versions = self.versions.entry(number).or_default();
+        if versions.last().is_none_or(|last| **last != *sector) {
+            versions.push(Arc::new(*sector));
         }
+        self.present.set_sector(number, sector);
     }
 
     fn set_len(&mut self, len: u64) {
         let end = len.div_ceil(SECTOR as u64);
-        let beyond: Vec<u64> = self.present.range(end..).map(|(&number, _)| number).collect();
-        for number in beyond {
-            self.write_sector(number, [0; SECTOR]);
+        let beyond = self.present.0.range(end / SECTORS_PER_PAGE..);
+        let beyond: Vec<u64> = beyond.map(|(&page, _)| page).collect();
+        for page in beyond {
+            self.clear(page * SECTORS_PER_PAGE..(page + 1) * SECTORS_PER_PAGE, end);
         }
         self.present_len = len;
         self.lens.push(len);
     }
 
+    /// Makes those of the sectors zero that are not, from number `from` on.
+    fn clear(&mut self, sectors: std::ops::Range<u64>, from: u64) {
+        for number in sectors.start.max(from)..sectors.end {
+            if self.present.sector(number) != &[0; SECTOR] {
+                self.write_sector(number, &[0; SECTOR]);
+            }
+        }
+    }
+
     fn sync(&mut self) {
-        self.durable = self.present.clone();
+        for (number, _) in std::mem::take(&mut self.versions) {
+            if self.stale {
+                self.durable.set_sector(number, self.present.sector(number));
+            } else if let Some(page) = self.present.0.get(&(number / SECTORS_PER_PAGE)) {
+                self.durable.0.insert(number / SECTORS_PER_PAGE, page.clone());
+            }
+        }
         self.durable_len = self.present_len;
-        self.versions.clear();
         self.lens.clear();
     }
 
-    fn read(&self, from: u64, to: u64) -> Vec<u8> {
-        let mut bytes = vec![0; (to - from) as usize];
-        let first = from / SECTOR as u64;
-        for (&number, sector) in self.present.range(first..to.div_ceil(SECTOR as u64)) {
-            let at = (number - first) as usize * SECTOR;
-            let len = SECTOR.min(bytes.len() - at);
-            bytes[at..at + len].copy_from_slice(&sector[..len]);
+    /// A failed sync: anything may have reached the disk, and all pages pass for clean.
+    fn fail_sync(&mut self, rng: &mut Rng) {
+        let disk = self.after_crash(rng);
+        self.durable = disk.durable;
+        self.durable_len = disk.durable_len;
+        self.versions.clear();
+        self.lens.clear();
+        self.stale = true;
+    }
+
+    /// Clean pages leave the cache and come back as the disk has them.
+    fn drop_clean(&mut self) {
+        if !self.stale {
+            return;
         }
-        bytes
+        let mut present = self.durable.clone();
+        for &number in self.versions.keys() {
+            present.set_sector(number, self.present.sector(number));
+        }
+        self.present = present;
+        self.stale = false;
     }
 
     /// The file as it may be found after a power loss.
-    fn after_crash(&self, rng: &mut fastrand_like::Rng) -> Disk {
-        if !self.name_is_durable && rng.below(2) == 0 {
-            return Disk::default();
-        }
-        let mut disk = Disk { name_is_durable: true, ..Disk::default() };
-        disk.present = self.durable.clone();
+    fn after_crash(&self, rng: &mut Rng) -> Disk {
+        // Whether nearly all that was written is there, or next to nothing, finds other mistakes
+        // than the fair coin alone.
+        let eighths = [0, 1, 4, 4, 7, 8][rng.below(6) as usize];
+        let mut written = |versions: usize| {
+            if versions == 0 || rng.below(8) >= eighths {
+                None
+            } else if rng.below(2) == 0 {
+                Some(versions - 1)
+            } else {
+                Some(rng.below(versions as u64) as usize)
+            }
+        };
+        let mut pages = self.durable.clone();
         for (&number, versions) in &self.versions {
-            // One of the values, the durable one included.
-            let choice = rng.below(versions.len() as u64 + 1) as usize;
-            if let Some(sector) = versions.get(choice) {
-                disk.present.insert(number, *sector);
+            if let Some(choice) = written(versions.len()) {
+                pages.set_sector(number, &versions[choice]);
             }
         }
-        let choice = rng.below(self.lens.len() as u64 + 1) as usize;
-        disk.present_len = self.lens.get(choice).copied().unwrap_or(self.durable_len);
-        let end = disk.present_len.div_ceil(SECTOR as u64);
-        disk.present.retain(|&number, sector| number < end && *sector != [0; SECTOR]);
-        disk.sync();
-        disk
+        let len = written(self.lens.len()).map_or(self.durable_len, |choice| self.lens[choice]);
+        if !self.name_is_durable && rng.below(2) == 0 {
+            return Disk { name_is_durable: true, ..Disk::default() };
+        }
+        let end = len.div_ceil(SECTOR as u64);
+        let beyond = pages.0.range(end / SECTORS_PER_PAGE..);
+        let beyond: Vec<u64> = beyond.map(|(&page, _)| page).collect();
+        for page in beyond {
+            for number in end.max(page * SECTORS_PER_PAGE)..(page + 1) * SECTORS_PER_PAGE {
+                pages.set_sector(number, &[0; SECTOR]);
+            }
+        }
+        Disk {
+            present: pages.clone(),
+            present_len: len,
+            durable: pages,
+            durable_len: len,
+            name_is_durable: true,
+            ..Disk::default()
+        }
     }
 }
 
-/// A small generator of its own: the crate has no random numbers outside its tests.
-mod fastrand_like {
-    /// SplitMix64.
-    pub struct Rng(pub u64);
+/// SplitMix64. The crate has no random numbers outside its tests.
+struct Rng(u64);
 
-    impl Rng {
-        pub fn below(&mut self, limit: u64) -> u64 {
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            (z ^ (z >> 31)) % limit
-        }
+impl Rng {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % limit
     }
 }
 
@@ -130,19 +234,24 @@ mod fastrand_like {
 pub struct Snapshot {
     data: Disk,
     regions: Disk,
+    allocated: BTreeSet<u64>,
 }
 
 impl Snapshot {
     /// The disk as the next process finds it where only this one dies at this moment: what was
     /// written is there, and what was not synced still has to be.
     pub fn restart(&self) -> Arc<Simulation> {
-        Simulation::new(self.data.clone(), self.regions.clone())
+        Simulation::new(self.data.clone(), self.regions.clone(), self.allocated.clone())
     }
 
     /// A disk as it may be found after a crash at this moment; `seed` chooses.
     pub fn crash(&self, seed: u64) -> Arc<Simulation> {
-        let mut rng = fastrand_like::Rng(seed);
-        Simulation::new(self.data.after_crash(&mut rng), self.regions.after_crash(&mut rng))
+        let mut rng = Rng(seed);
+        let (data, regions) = (self.data.after_crash(&mut rng), self.regions.after_crash(&mut rng));
+        // Blocks that were taken and hold nothing may be there or not.
+        let kept = rng.below(3);
+        let allocated = self.allocated.iter().copied().filter(|_| rng.below(2) < kept).collect();
+        Simulation::new(data, regions, allocated)
     }
 }
 
@@ -153,6 +262,8 @@ pub struct Fault {
     pub call: u64,
     /// The error number it answers with.
     pub errno: i32,
+    /// Before that, a part of the bytes is written, a part of the blocks taken.
+    pub partial: bool,
     /// All later calls fail too.
     pub lasting: bool,
 }
@@ -163,34 +274,48 @@ struct State {
     /// Pages of `data` that have blocks.
     allocated: BTreeSet<u64>,
     calls: u64,
-    capture_at: Option<u64>,
-    captured: Option<Snapshot>,
     fault: Option<Fault>,
+    failed_call: Option<&'static str>,
+    /// Snapshots, one before each call since the last that found anything changed.
+    recorded: Option<Vec<Snapshot>>,
+    changed: bool,
+    rng: Rng,
     unlocked: bool,
 }
+
+/// What a test does while a call of the library waits for the disk; it is told which.
+type Meanwhile = Box<dyn FnMut(&'static str, File) + Send>;
 
 /// A simulated disk with one database.
 pub struct Simulation {
     memory: Arc<MmapRaw>,
     state: Mutex<State>,
+    meanwhile: Mutex<Option<Meanwhile>>,
     paths: [PathBuf; 2],
 }
 
 impl Simulation {
     /// A disk with nothing on it.
     pub fn empty() -> Arc<Simulation> {
-        Simulation::new(Disk::default(), Disk::default())
+        Simulation::new(Disk::default(), Disk::default(), BTreeSet::new())
     }
 
-    fn new(data: Disk, regions: Disk) -> Arc<Simulation> {
+    /// A disk on which the two files have long been.
+    pub fn with_files(data: &[u8], regions: &[u8]) -> Arc<Simulation> {
+        assert!(data.len() as u64 <= MEMORY);
+        Simulation::new(Disk::of(data), Disk::of(regions), BTreeSet::new())
+    }
+
+    fn new(data: Disk, regions: Disk, mut allocated: BTreeSet<u64>) -> Arc<Simulation> {
         let memory = MmapOptions::new().len(MEMORY as usize).no_reserve_swap().map_anon();
         let memory: MmapRaw = memory.expect("address space for a simulated disk").into();
-        let allocated = data.present.keys().map(|number| number * SECTOR as u64 / PAGE).collect();
-        for (&number, sector) in &data.present {
-            let to = memory.as_mut_ptr().wrapping_add(number as usize * SECTOR);
-            // SAFETY: the sector lies in the mapping, which nobody else has yet.
-            unsafe { std::ptr::copy_nonoverlapping(sector.as_ptr(), to, SECTOR) };
+        for (&number, page) in &data.present.0 {
+            let to = memory.as_mut_ptr().wrapping_add(number as usize * PAGE);
+            // SAFETY: the page lies in the mapping, which nobody else has yet.
+            unsafe { std::ptr::copy_nonoverlapping(page.as_ptr(), to, PAGE) };
         }
+        allocated.extend(data.present.0.keys());
+        allocated.retain(|&page| page < data.present_len.div_ceil(PAGE as u64));
         let simulation = Simulation {
             memory: Arc::new(memory),
             state: Mutex::new(State {
@@ -198,41 +323,53 @@ impl Simulation {
                 regions,
                 allocated,
                 calls: 0,
-                capture_at: None,
-                captured: None,
                 fault: None,
+                failed_call: None,
+                recorded: None,
+                changed: true,
+                rng: Rng(0),
                 unlocked: false,
             }),
+            meanwhile: Mutex::new(None),
             paths: ["simulation/data".into(), "simulation/regions".into()],
         };
         {
             let state = simulation.state.lock();
-            simulation.protect(0, MEMORY, false);
-            for &page in &state.allocated {
-                simulation.protect_piece(&state, page);
+            simulation.protect(0, MEMORY / PAGE as u64, false);
+            let pieces: BTreeSet<u64> = state.allocated.iter().map(|page| page / PIECE).collect();
+            for piece in pieces {
+                simulation.protect_piece(&state, piece * PIECE);
             }
         }
         Arc::new(simulation)
     }
 
-    /// Takes a snapshot just before the `call`-th call from now on has its effect.
-    pub fn capture_at(&self, call: u64) {
+    /// Takes snapshots from now on: before the effect of every call.
+    pub fn record(&self) {
         let mut state = self.state.lock();
-        state.calls = 0;
-        state.captured = None;
-        state.capture_at = Some(call);
+        state.changed = true;
+        state.recorded = Some(Vec::new());
     }
 
-    /// The snapshot, if the call has come.
-    pub fn captured(&self) -> Option<Snapshot> {
-        self.state.lock().captured.take()
+    /// The snapshots since `record`, or since this was last asked, and one of now. Those of
+    /// neighbouring calls between which nothing changed are one.
+    pub fn recorded(&self) -> Vec<Snapshot> {
+        let mut state = self.state.lock();
+        self.take_snapshot(&mut state);
+        std::mem::take(state.recorded.as_mut().expect("snapshots are being recorded"))
     }
 
     /// A snapshot of now.
     pub fn snapshot(&self) -> Snapshot {
         let mut state = self.state.lock();
         self.look(&mut state);
-        Snapshot { data: state.data.clone(), regions: state.regions.clone() }
+        state.snapshot()
+    }
+
+    /// Notices what has been stored through the mapping, as the kernel may at any moment: each
+    /// value noticed is one that a crash may leave.
+    pub fn write_back(&self) {
+        self.look(&mut self.state.lock());
     }
 
     /// Counts calls from now on and fails as `fault` says.
@@ -240,11 +377,31 @@ impl Simulation {
         let mut state = self.state.lock();
         state.calls = 0;
         state.fault = fault;
+        state.failed_call = None;
     }
 
-    /// How many calls there were since the last `inject` or `capture_at`.
+    /// The name of the call that the last fault injected has hit first.
+    pub fn failed_call(&self) -> Option<&'static str> {
+        self.state.lock().failed_call
+    }
+
+    /// How many calls there were since the last `inject`.
     pub fn calls(&self) -> u64 {
         self.state.lock().calls
+    }
+
+    /// Runs `meanwhile` while a flush is in a sync, or in a write to `regions`: at each of these
+    /// calls, before it has its effect. What it calls itself is not interrupted.
+    pub fn set_meanwhile(&self, meanwhile: Option<Meanwhile>) {
+        *self.meanwhile.lock() = meanwhile;
+    }
+
+    fn run_meanwhile(&self, call: &'static str, file: File) {
+        let taken = self.meanwhile.lock().take();
+        if let Some(mut meanwhile) = taken {
+            meanwhile(call, file);
+            self.meanwhile.lock().get_or_insert(meanwhile);
+        }
     }
 
     /// Whether the owner of the database has let it go.
@@ -252,85 +409,170 @@ impl Simulation {
         self.state.lock().unlocked
     }
 
-    fn protect(&self, offset: u64, len: u64, writable: bool) {
+    /// What a file holds at present.
+    pub fn contents(&self, file: File) -> Vec<u8> {
+        let mut state = self.state.lock();
+        self.look(&mut state);
+        let disk = state.disk(file);
+        disk.present.read(disk.present_len)
+    }
+
+    fn address(&self, page: u64) -> *mut u8 {
+        self.memory.as_mut_ptr().wrapping_add(page as usize * PAGE)
+    }
+
+    fn protect(&self, page: u64, pages: u64, writable: bool) {
         let protection =
             if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
-        let address = self.memory.as_mut_ptr().wrapping_add(offset as usize);
+        let (address, len) = (self.address(page).cast(), pages as usize * PAGE);
         // SAFETY: a range of this mapping; taking the right to write away is what the simulation
         // is for.
-        let status = unsafe { libc::mprotect(address.cast(), len as usize, protection) };
+        let status = unsafe { libc::mprotect(address, len, protection) };
         assert_eq!(status, 0, "{}", io::Error::last_os_error());
     }
 
     /// Makes the piece of `page` writable if it has all its blocks, and takes that away if not.
     fn protect_piece(&self, state: &State, page: u64) {
-        let pages = PIECE / PAGE;
-        let first = page / pages * pages;
-        let whole = state.allocated.range(first..first + pages).count() as u64 == pages;
-        self.protect(first * PAGE, PIECE, whole);
+        let first = page / PIECE * PIECE;
+        let whole = state.allocated.range(first..first + PIECE).count() as u64 == PIECE;
+        self.protect(first, PIECE, whole);
     }
 
-    fn bytes(&self, offset: u64, len: u64) -> Vec<u8> {
-        let mut bytes = vec![0; len as usize];
-        let from = self.memory.as_mut_ptr().wrapping_add(offset as usize);
-        // SAFETY: inside the mapping. Another thread may store to it meanwhile, as it may while a
-        // real kernel writes a page back: then any mixture is a possible outcome.
-        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
-        bytes
+    /// Changes a page in memory, whatever its protection.
+    fn overwrite(&self, state: &State, page: u64, at: usize, bytes: &[u8]) {
+        self.protect(page, 1, true);
+        // SAFETY: inside a page of the mapping that is writable since the line above.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address(page).add(at), bytes.len());
+        }
+        self.protect_piece(state, page);
     }
 
-    /// Notices what was stored through the mapping.
     fn look(&self, state: &mut State) {
-        for page in state.allocated.clone() {
-            let bytes = self.bytes(page * PAGE, PAGE);
-            for (index, sector) in bytes.chunks_exact(SECTOR).enumerate() {
-                let number = page * PAGE / SECTOR as u64 + index as u64;
-                if number < state.data.present_len.div_ceil(SECTOR as u64) {
-                    state.data.write_sector(number, sector.try_into().expect("a whole sector"));
+        let end = state.data.present_len.div_ceil(PAGE as u64);
+        for &page in state.allocated.range(..end) {
+            let mut bytes = ZEROS;
+            // SAFETY: inside the mapping. Another thread may store to it meanwhile, as it may while
+            // a real kernel writes a page back: then any mixture is a possible outcome.
+            unsafe {
+                std::ptr::copy_nonoverlapping(self.address(page), bytes.as_mut_ptr(), PAGE);
+            }
+            if bytes == *state.data.present.page(page) {
+                continue;
+            }
+            state.changed = true;
+            for (number, sector) in (page * SECTORS_PER_PAGE..).zip(bytes.chunks_exact(SECTOR)) {
+                let sector = sector.try_into().expect("a whole sector");
+                if state.data.present.sector(number) != sector {
+                    state.data.write_sector(number, sector);
                 }
             }
         }
     }
 
-    /// The part that all calls have in common.
-    fn call<T>(&self, effect: impl FnOnce(&mut State) -> T) -> io::Result<T> {
+    fn take_snapshot(&self, state: &mut State) {
+        if state.recorded.is_some() {
+            self.look(state);
+            if std::mem::take(&mut state.changed) {
+                let snapshot = state.snapshot();
+                state.recorded.as_mut().expect("asked above").push(snapshot);
+            }
+        }
+    }
+
+    /// What all calls have in common. `failed` is what happens if the call fails after a part of
+    /// its work.
+    fn call<T>(
+        &self,
+        name: &'static str,
+        failed: impl FnOnce(&mut State),
+        effect: impl FnOnce(&mut State) -> T,
+    ) -> io::Result<T> {
         let mut state = self.state.lock();
-        self.look(&mut state);
+        self.take_snapshot(&mut state);
         let number = state.calls;
         state.calls += 1;
-        if state.capture_at == Some(number) {
-            state.captured =
-                Some(Snapshot { data: state.data.clone(), regions: state.regions.clone() });
-        }
         match state.fault {
             Some(fault) if number == fault.call || (fault.lasting && number > fault.call) => {
+                state.failed_call.get_or_insert(name);
+                if fault.partial || name == "sync" {
+                    failed(&mut state);
+                    state.changed = true;
+                }
                 Err(io::Error::from_raw_os_error(fault.errno))
             }
             _ => Ok(effect(&mut state)),
         }
     }
 
-    fn allocate_data(&self, state: &mut State, from: u64, to: u64) {
-        for page in from / PAGE..to.div_ceil(PAGE) {
-            if state.allocated.insert(page) {
-                self.protect_piece(state, page);
+    /// A call that only asks, and fails without a trace.
+    fn question<T>(
+        &self,
+        name: &'static str,
+        answer: impl FnOnce(&mut State) -> T,
+    ) -> io::Result<T> {
+        self.call(name, |_| {}, answer)
+    }
+
+    fn allocate_now(&self, state: &mut State, file: File, offset: u64, end: u64) {
+        state.changed = true;
+        let disk = state.disk(file);
+        if end > disk.present_len {
+            disk.set_len(end);
+        }
+        if file == File::Data {
+            for page in offset / PAGE as u64..end.div_ceil(PAGE as u64) {
+                if state.allocated.insert(page) {
+                    self.protect_piece(state, page);
+                }
             }
         }
     }
 
-    fn discard_data(&self, state: &mut State, from: u64, to: u64) {
-        let (from, to) = (from.div_ceil(PAGE), to.div_ceil(PAGE));
+    /// Takes the blocks away of the whole pages from byte `from` to byte `to`.
+    fn discard(&self, state: &mut State, from: u64, to: u64) {
+        self.look(state);
+        state.changed = true;
+        let (from, to) = (from.div_ceil(PAGE as u64), to.div_ceil(PAGE as u64));
         let pages: Vec<u64> = state.allocated.range(from..to.max(from)).copied().collect();
         for page in pages {
             state.allocated.remove(&page);
-            let to = self.memory.as_mut_ptr().wrapping_add((page * PAGE) as usize);
-            self.protect(page * PAGE, PAGE, true);
-            // SAFETY: an allocated page of the mapping, which the caller of `punch` has given up.
-            unsafe { std::ptr::write_bytes(to, 0, PAGE as usize) };
-            self.protect_piece(state, page);
-            for number in 0..PAGE / SECTOR as u64 {
-                let number = page * PAGE / SECTOR as u64 + number;
-                state.data.write_sector(number, [0; SECTOR]);
+            self.overwrite(state, page, 0, &ZEROS);
+            state.data.clear(page * SECTORS_PER_PAGE..(page + 1) * SECTORS_PER_PAGE, 0);
+        }
+    }
+
+    fn write_now(&self, state: &mut State, file: File, offset: u64, bytes: &[u8]) {
+        state.changed = true;
+        let end = offset + bytes.len() as u64;
+        match file {
+            File::Data => {
+                self.look(state);
+                self.allocate_now(state, file, offset, end);
+                let mut at = offset;
+                while at < end {
+                    let within = (at % PAGE as u64) as usize;
+                    let len = (PAGE - within).min((end - at) as usize);
+                    let part = &bytes[(at - offset) as usize..][..len];
+                    self.overwrite(state, at / PAGE as u64, within, part);
+                    at += len as u64;
+                }
+                self.look(state);
+                // What is written may be what was there, and is dirty all the same.
+                for number in offset / SECTOR as u64..end.div_ceil(SECTOR as u64) {
+                    let sector = *state.data.present.sector(number);
+                    state.data.write_sector(number, &sector);
+                }
+            }
+            File::Regions => {
+                if end > state.regions.present_len {
+                    state.regions.set_len(end);
+                }
+                assert!(offset % SECTOR as u64 == 0, "the table is written in whole sectors");
+                for (number, sector) in (offset / SECTOR as u64..).zip(bytes.chunks(SECTOR)) {
+                    let sector = sector.try_into().expect("the table is written in whole sectors");
+                    state.regions.write_sector(number, sector);
+                }
             }
         }
     }
@@ -341,6 +583,14 @@ impl State {
         match file {
             File::Data => &mut self.data,
             File::Regions => &mut self.regions,
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            data: self.data.clone(),
+            regions: self.regions.clone(),
+            allocated: self.allocated.clone(),
         }
     }
 }
@@ -354,78 +604,96 @@ impl Storage for Simulation {
     }
 
     fn len(&self, file: File) -> io::Result<u64> {
-        Ok(self.state.lock().disk(file).present_len)
+        self.question("len", |state| state.disk(file).present_len)
     }
 
     fn set_len(&self, file: File, len: u64) -> io::Result<()> {
         if file == File::Data && len > MEMORY {
             return Err(io::Error::from_raw_os_error(libc::EFBIG));
         }
-        self.call(|state| {
+        let effect = |state: &mut State| {
+            state.changed = true;
             if file == File::Data {
-                self.discard_data(state, len, MEMORY);
+                self.discard(state, len, MEMORY);
             }
             state.disk(file).set_len(len);
-        })
+        };
+        self.call("set_len", |_| {}, effect)
     }
 
     fn allocate(&self, file: File, offset: u64, len: u64) -> io::Result<()> {
-        self.call(|state| {
-            let end = offset + len;
-            if end > state.disk(file).present_len {
-                state.disk(file).set_len(end);
-            }
-            if file == File::Data {
-                self.allocate_data(state, offset, end);
-            }
-        })
+        self.call(
+            "allocate",
+            |state| {
+                let pages = len.div_ceil(PAGE as u64);
+                let part = (state.rng.below(pages) * PAGE as u64).min(len);
+                if part > 0 {
+                    self.allocate_now(state, file, offset, offset + part);
+                }
+            },
+            |state| self.allocate_now(state, file, offset, offset + len),
+        )
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.call(|state| self.discard_data(state, offset, offset + len))
+        let effect = |state: &mut State| self.discard(state, offset, offset + len);
+        self.call("punch", |_| {}, effect)
     }
 
     fn write(&self, file: File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.call(|state| {
-            let end = offset + bytes.len() as u64;
-            if end > state.disk(file).present_len {
-                state.disk(file).set_len(end);
-            }
-            match file {
-                File::Data => {
-                    self.allocate_data(state, offset, end);
-                    let to = self.memory.as_mut_ptr().wrapping_add(offset as usize);
-                    let pages = offset / PAGE..end.div_ceil(PAGE);
-                    for page in pages.clone() {
-                        self.protect(page * PAGE, PAGE, true);
-                    }
-                    // SAFETY: inside the mapping and writable since the lines above.
-                    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
-                    for page in pages {
-                        self.protect_piece(state, page);
-                    }
-                    self.look(state);
-                }
-                File::Regions => {
-                    assert!(offset % SECTOR as u64 == 0, "the table is written in whole pages");
-                    for (number, sector) in (offset / SECTOR as u64..).zip(bytes.chunks(SECTOR)) {
-                        let sector =
-                            sector.try_into().expect("the table is written in whole pages");
-                        state.regions.write_sector(number, sector);
-                    }
-                }
-            }
-        })
+        if file == File::Regions {
+            self.run_meanwhile("write", file);
+        }
+        self.call(
+            "write",
+            |state| {
+                let unit = if file == File::Regions { SECTOR } else { 1 };
+                let part = state.rng.below(bytes.len().div_ceil(unit) as u64) as usize * unit;
+                self.write_now(state, file, offset, &bytes[..part]);
+            },
+            |state| self.write_now(state, file, offset, bytes),
+        )
     }
 
     fn sync(&self, file: File) -> io::Result<()> {
-        self.call(|state| state.disk(file).sync())
+        self.run_meanwhile("sync", file);
+        self.call(
+            "sync",
+            |state| {
+                self.look(state);
+                let mut rng = Rng(state.rng.below(u64::MAX));
+                state.disk(file).fail_sync(&mut rng);
+            },
+            |state| {
+                if file == File::Data {
+                    self.look(state);
+                }
+                state.changed = true;
+                state.disk(file).sync();
+            },
+        )
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        self.call(|state| {
+        let effect = |state: &mut State| {
+            state.changed = true;
             state.data.name_is_durable = true;
             state.regions.name_is_durable = true;
+        };
+        self.call("sync_directory", |_| {}, effect)
+    }
+
+    fn reread_data(&self) -> io::Result<()> {
+        self.question("reread_data", |state| {
+            self.look(state);
+            let before = state.data.present.clone();
+            state.data.drop_clean();
+            let now = state.data.present.clone();
+            for &page in before.0.keys().chain(now.0.keys()) {
+                if before.page(page) != now.page(page) {
+                    self.overwrite(state, page, 0, now.page(page));
+                }
+            }
         })
     }
 
@@ -433,25 +701,30 @@ impl Storage for Simulation {
         if len > MEMORY {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
-        Ok(Window::new(self.memory.as_mut_ptr(), len, Box::new(self.memory.clone())))
+        self.question("map_data", |_| {
+            Window::new(self.memory.as_mut_ptr(), len, Box::new(self.memory.clone()))
+        })
     }
 
     fn open_window(&self, _window: &Window, _len: u64, _writable: bool) -> io::Result<()> {
-        Ok(())
+        self.question("open_window", |_| {})
     }
 
     fn read_regions(&self) -> io::Result<Box<dyn AsRef<[u8]>>> {
-        let state = self.state.lock();
-        Ok(Box::new(state.regions.read(0, state.regions.present_len)))
+        self.question("read_regions", |state| {
+            let bytes = state.regions.present.read(state.regions.present_len);
+            Box::new(bytes) as Box<dyn AsRef<[u8]>>
+        })
     }
 
     fn read_identity(&self) -> io::Result<Vec<u8>> {
-        let state = self.state.lock();
-        Ok(state.data.read(0, state.data.present_len.min(PAGE)))
+        self.question("read_identity", |state| {
+            state.data.present.read(state.data.present_len.min(PAGE as u64))
+        })
     }
 
     fn disk_bytes(&self) -> io::Result<u64> {
-        Ok(self.state.lock().allocated.len() as u64 * PAGE)
+        self.question("disk_bytes", |state| state.allocated.len() as u64 * PAGE as u64)
     }
 
     fn keeps_allocated(&self) -> bool {
@@ -463,11 +736,11 @@ impl Storage for Simulation {
     }
 
     fn piece_len(&self) -> u64 {
-        PIECE
+        PIECE * PAGE as u64
     }
 
     fn new_uuid(&self) -> io::Result<[u8; 16]> {
-        Ok([7; 16])
+        self.question("new_uuid", |_| [7; 16])
     }
 
     fn unlock(&self) {

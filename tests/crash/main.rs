@@ -1,0 +1,408 @@
+//! Power loss on a simulated disk: after any crash the database opens as it stood at the last
+//! completed flush, or at one that was in progress.
+//!
+//! Programs run in worker processes, so that one which ends its process is found and cut down like
+//! one that panics. `RAWDB_SEED` repeats a run, `RAWDB_CRASH_STATES` sets its length.
+
+mod bits;
+mod program;
+mod run;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use program::Program;
+use rawdb::steps::Step;
+use rawdb::storage::simulation::{Fault, Simulation};
+use rawdb::storage::{File, Storage};
+use rawdb::{Database, ErrorKind, Options};
+
+/// How many crashed states are looked at, unless the environment says otherwise.
+const STATES: u64 = 500_000;
+
+/// How often each call of a program is crashed. A simpler program meets other outcomes, so one that
+/// is being cut down is tried with several seeds.
+const OUTCOMES: u32 = 2;
+const SEEDS_WHEN_SHRINKING: u64 = 20;
+
+/// No program runs so long.
+const HANGS: Duration = Duration::from_secs(60);
+
+fn variable(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+}
+
+fn seed() -> u64 {
+    let seed = variable("RAWDB_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("RAWDB_SEED={seed}");
+    seed
+}
+
+/// A part of the work in a process of its own: this test binary, told to run one ignored test.
+struct Worker {
+    child: Child,
+    files: PathBuf,
+}
+
+impl Worker {
+    fn start(test: &str, directory: &Path, variables: &[(&str, String)]) -> Worker {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", test, "--include-ignored", "--nocapture"]);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        command.env("RAWDB_WORKER_FILES", directory).env("RUST_BACKTRACE", "0");
+        let output = std::fs::File::create(directory.join("output")).unwrap();
+        command.stdout(output.try_clone().unwrap()).stderr(output).stdin(Stdio::null());
+        Worker { child: command.spawn().unwrap(), files: directory.to_owned() }
+    }
+
+    fn output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.files.join("output")).unwrap()).into_owned()
+    }
+
+    /// How many states it has looked at, if nothing was wrong.
+    fn wait(&mut self, limit: Duration) -> Option<u64> {
+        let end = Instant::now() + limit;
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() > end => {
+                    self.child.kill().unwrap();
+                    break self.child.wait().unwrap();
+                }
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        let output = self.output();
+        let states = output.lines().find_map(|line| line.strip_prefix("states: "));
+        status.success().then(|| states.map_or(0, |states| states.parse().unwrap()))
+    }
+
+    /// The seed of the program that it has begun last.
+    fn program(&self) -> u64 {
+        std::fs::read_to_string(self.files.join("seed")).unwrap().parse().unwrap()
+    }
+}
+
+/// Leaves out the step that the environment names.
+fn omit_a_step() {
+    if let Ok(name) = std::env::var("RAWDB_OMIT") {
+        let step = Step::ALL.iter().find(|step| format!("{step:?}") == name);
+        step.unwrap_or_else(|| panic!("no step is called {name}")).omit();
+    }
+}
+
+/// Runs programs until so many states have been looked at.
+#[test]
+#[ignore = "run by the others"]
+fn worker() {
+    omit_a_step();
+    let files = PathBuf::from(std::env::var("RAWDB_WORKER_FILES").unwrap());
+    let (mut seed, stride) = (variable("RAWDB_SEED").unwrap(), variable("RAWDB_STRIDE").unwrap());
+    let target = variable("RAWDB_CRASH_STATES").unwrap();
+    let mut states = 0;
+    while states < target {
+        std::fs::write(files.join("seed"), seed.to_string()).unwrap();
+        states += run::run(&Program::random(seed), OUTCOMES);
+        seed = seed.wrapping_add(stride);
+    }
+    println!("\nstates: {states}");
+}
+
+/// Runs the program that the file `RAWDB_PROGRAM` holds.
+#[test]
+#[ignore = "run by the others, or by hand with a program that failed"]
+fn program_from_file() {
+    omit_a_step();
+    let text = std::fs::read_to_string(std::env::var("RAWDB_PROGRAM").unwrap()).unwrap();
+    let program: Program = text.parse().unwrap();
+    let states: u64 = (0..SEEDS_WHEN_SHRINKING)
+        .map(|number| {
+            let seed = program.seed.wrapping_add(number);
+            run::run(&Program { seed, ..program.clone() }, OUTCOMES)
+        })
+        .sum();
+    println!("\nstates: {states}");
+}
+
+/// Whether the program still fails; and what it says.
+fn fails(program: &Program, directory: &Path, limit: Duration) -> Option<String> {
+    let path = directory.join("program");
+    std::fs::write(&path, program.to_string()).unwrap();
+    let variables = [("RAWDB_PROGRAM", path.to_str().unwrap().to_owned())];
+    let mut worker = Worker::start("program_from_file", directory, &variables);
+    worker.wait(limit).is_none().then(|| worker.output())
+}
+
+/// The smallest program that still fails, as far as a minute or so finds it.
+fn shrink(seed: u64) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let mut program = Program::random(seed);
+    let Some(mut output) = fails(&program, directory.path(), HANGS) else {
+        return format!("not met again in program {seed}:\n{program}");
+    };
+    let end = Instant::now() + HANGS;
+    'simpler: while Instant::now() < end {
+        for candidate in program.simpler() {
+            if let Some(it) = fails(&candidate, directory.path(), HANGS / 4) {
+                (program, output) = (candidate, it);
+                continue 'simpler;
+            }
+        }
+        break;
+    }
+    let path = std::env::temp_dir().join(format!("rawdb-crash-{seed}"));
+    let mut file = std::fs::File::create(&path).unwrap();
+    write!(file, "{program}").unwrap();
+    format!(
+        "{output}\n\n{program}\nto run it again: RAWDB_PROGRAM={} cargo test --all-features --test \
+         crash -- --ignored program_from_file",
+        path.display()
+    )
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_a_flushed_state() {
+    let seed = seed();
+    let states = variable("RAWDB_CRASH_STATES").unwrap_or(STATES);
+    let count = std::thread::available_parallelism().map_or(1, |count| count.get()) as u64;
+    let directories: Vec<_> = (0..count).map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut workers: Vec<Worker> = (0u64..)
+        .zip(&directories)
+        .map(|(number, directory)| {
+            let variables = [
+                ("RAWDB_SEED", seed.wrapping_add(number).to_string()),
+                ("RAWDB_STRIDE", count.to_string()),
+                ("RAWDB_CRASH_STATES", states.div_ceil(count).to_string()),
+            ];
+            Worker::start("worker", directory.path(), &variables)
+        })
+        .collect();
+    let mut sum = 0;
+    for worker in &mut workers {
+        match worker.wait(Duration::from_secs(24 * 3600)) {
+            Some(states) => sum += states,
+            None => panic!("{}\n{}", worker.output(), shrink(worker.program())),
+        }
+    }
+    println!("{sum} crashed states");
+    assert!(sum >= states);
+}
+
+/// The tests above, with one protective step of the library left out at a time: they must fail, in
+/// less time than they are given otherwise.
+#[test]
+fn no_protective_step_can_be_left_out() {
+    let seed = seed();
+    let next = AtomicUsize::new(0);
+    let survivors = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(step) = Step::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match killed_by(&format!("{step:?}"), seed) {
+                        Some(killer) => println!("{step:?}: killed: {killer}"),
+                        None => {
+                            println!("{step:?}: SURVIVED");
+                            survivors.lock().unwrap().push(step);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let survivors = survivors.into_inner().unwrap();
+    println!("{} of {} killed", Step::ALL.len() - survivors.len(), Step::ALL.len());
+    assert!(survivors.is_empty(), "can be left out: {survivors:?}");
+}
+
+/// What says that the step is missing, if anything does.
+fn killed_by(step: &str, seed: u64) -> Option<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let variables = [
+        ("RAWDB_OMIT", step.to_owned()),
+        ("RAWDB_SEED", seed.to_string()),
+        ("RAWDB_STRIDE", "1".to_owned()),
+        ("RAWDB_CRASH_STATES", (STATES / 10).to_string()),
+    ];
+    let tests = [
+        "worker",
+        "bits::every_flipped_bit_is_noticed_or_harmless",
+        "a_flush_is_one_moment_of_all_regions",
+        "a_tail_is_kept_as_long_as_a_table_may_need_it",
+        "a_tail_is_kept_as_long_as_a_view_is_on_it",
+    ];
+    tests.into_iter().find_map(|test| {
+        let mut worker = Worker::start(test, directory.path(), &variables);
+        if worker.wait(4 * HANGS).is_some() {
+            return None;
+        }
+        let output = worker.output();
+        let mut lines = output.lines().skip_while(|line| !line.contains("panicked"));
+        Some(lines.nth(1).unwrap_or("the process died").chars().take(120).collect())
+    })
+}
+
+fn open(disk: &Arc<Simulation>) -> rawdb::Result<Database> {
+    Database::open_storage(disk.clone() as Arc<dyn Storage>, &Options::default())
+}
+
+/// P7: after a failed sync nothing is accepted any more, and what was flushed before is kept.
+#[test]
+fn a_failed_sync_is_final() {
+    for call in 0..4 {
+        let disk = Simulation::empty();
+        let db = open(&disk).unwrap();
+        let region = db.create_region_if_needed("a").unwrap();
+        region.write(b"flushed").unwrap();
+        db.flush().unwrap();
+        region.write(b" and not").unwrap();
+        disk.inject(Some(Fault { call, errno: libc::EIO, partial: false, lasting: false }));
+        let error = db.flush().unwrap_err();
+        assert_eq!((error.kind(), error.os_error()), (ErrorKind::Io, Some(libc::EIO)), "{error}");
+        let sync_failed = error.to_string().contains("sync");
+        let again = db.flush();
+        let view = region.view(0, u64::MAX).unwrap();
+        assert_eq!(&*view, b"flushed and not", "reads go on");
+        // Calls 0 and 3 are the syncs of the two files; 1 and 2 write an entry and a header.
+        assert_eq!(sync_failed, call == 0 || call == 3, "{error}");
+        if sync_failed {
+            for refused in [
+                again.unwrap_err(),
+                region.write(b"x").unwrap_err(),
+                region.truncate(0).unwrap_err(),
+                db.create_region_if_needed("b").unwrap_err(),
+                db.remove("a").unwrap_err(),
+                db.rename("a", "b", false).unwrap_err(),
+                db.compact().unwrap_err(),
+                region.flush().unwrap_err(),
+            ] {
+                assert_eq!(refused.to_string(), error.to_string());
+                assert_eq!(refused.kind(), ErrorKind::Io);
+            }
+            drop(view);
+            db.close().unwrap_err();
+        } else {
+            again.unwrap();
+            drop(view);
+            db.close().unwrap();
+        }
+        assert!(disk.is_unlocked());
+        let db = open(&disk.snapshot().crash(1)).unwrap();
+        let bytes = db.region("a").unwrap().view(0, u64::MAX).unwrap();
+        if sync_failed {
+            assert!(bytes.starts_with(b"flushed"));
+        } else {
+            assert_eq!(&*bytes, b"flushed and not");
+        }
+    }
+}
+
+/// A compaction comes to a region whose end has been cut off in a flush that is not complete yet, so
+/// that the table before may still be what is found.
+#[test]
+fn a_tail_is_kept_as_long_as_a_table_may_need_it() {
+    omit_a_step();
+    let disk = Simulation::empty();
+    let db = open(&disk).unwrap();
+    let region = db.create_region_if_needed("a").unwrap();
+    region.write(&[1; 50_000]).unwrap();
+    db.flush().unwrap();
+    let (entered, in_flush) = channel();
+    let (go_on, told) = channel::<()>();
+    let mut meanwhile: Option<Box<dyn FnMut(&'static str, File) + Send>> =
+        Some(Box::new(move |_, _| {
+            // Both ends are let go when the flush may go on.
+            let _ = (entered.send(()), told.recv());
+        }));
+    let crashed = std::thread::scope(|scope| {
+        db.compact_with(&mut |_, _| {
+            if let Some(meanwhile) = meanwhile.take() {
+                region.truncate(10).unwrap();
+                disk.set_meanwhile(Some(meanwhile));
+                scope.spawn(|| db.flush().unwrap());
+                in_flush.recv().unwrap();
+            }
+            true
+        })
+        .unwrap();
+        let crashed = disk.snapshot();
+        drop(go_on);
+        crashed
+    });
+    for seed in 0..20 {
+        let db = open(&crashed.crash(seed)).unwrap();
+        let found = db.region("a").unwrap().view(0, u64::MAX).unwrap();
+        assert!(*found == [1; 50_000], "{} bytes", found.len());
+    }
+}
+
+/// P3, where the bytes viewed have been cut off and the table does not have them either.
+#[test]
+fn a_tail_is_kept_as_long_as_a_view_is_on_it() {
+    omit_a_step();
+    let db = open(&Simulation::empty()).unwrap();
+    let region = db.create_region_if_needed("a").unwrap();
+    region.write(&[1; 50_000]).unwrap();
+    let view = region.view(0, u64::MAX).unwrap();
+    region.truncate(10).unwrap();
+    db.compact().unwrap();
+    assert!(*view == [1; 50_000]);
+}
+
+/// P2 with threads: what one thread wrote first is never missing where what it wrote next is there.
+#[test]
+fn a_flush_is_one_moment_of_all_regions() {
+    omit_a_step();
+    let seed = seed();
+    for number in 0..20 {
+        let disk = Simulation::empty();
+        let db = Arc::new(open(&disk).unwrap());
+        let regions: Vec<_> = (0..8)
+            .map(|number| db.create_region_if_needed(&format!("r{number}")).unwrap())
+            .collect();
+        db.flush().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let writer = {
+            let (regions, stop) = (regions.clone(), stop.clone());
+            std::thread::spawn(move || {
+                let mut count = 0;
+                while !stop.load(Ordering::Relaxed) && count < 3000 {
+                    for region in &regions {
+                        region.write(&[1; 16]).unwrap();
+                    }
+                    count += 1;
+                }
+            })
+        };
+        let mut rng = fastrand::Rng::with_seed(seed.wrapping_add(number));
+        for _ in 0..10 {
+            disk.record();
+            db.flush().unwrap();
+            let snapshots = disk.recorded();
+            for snapshot in [&snapshots[rng.usize(..snapshots.len())], &snapshots[0]] {
+                let db = open(&snapshot.crash(rng.u64(..))).unwrap();
+                let lens: Vec<u64> =
+                    (0..8).map(|it| db.region(&format!("r{it}")).unwrap().len()).collect();
+                // The writer goes round: every region is as long as the first, or one write behind
+                // from some region on.
+                assert!(
+                    lens.windows(2).all(|pair| pair[0] >= pair[1]) && lens[0] - lens[7] <= 16,
+                    "{lens:?}"
+                );
+                for number in 0..8 {
+                    let view = db.region(&format!("r{number}")).unwrap().view(0, u64::MAX).unwrap();
+                    assert!(view.iter().all(|&byte| byte == 1), "a length without its bytes");
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+    }
+}

@@ -1,0 +1,559 @@
+//! Runs a program on a simulated disk beside a model of what the database promises, crashes it at
+//! every call that changes the disk, and looks at what is found then.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rawdb::storage::simulation::{Fault, Simulation, Snapshot, SECTOR};
+use rawdb::{AppendBuffer, Database, ErrorKind, Options, View};
+
+use crate::program::{name, Kind, Operation, Program};
+
+/// A region as the database must have it.
+#[derive(Clone, Default)]
+struct Contents {
+    /// The same region, whatever its name.
+    id: u64,
+    bytes: Vec<u8>,
+    /// What lies in the file: a truncation leaves it there.
+    raw: Vec<u8>,
+}
+
+/// All regions as they were at one moment.
+#[derive(Clone, Default)]
+struct State {
+    /// Of [`Model::time`].
+    time: u64,
+    regions: BTreeMap<String, (u64, Vec<u8>)>,
+}
+
+/// What may be found after a crash, and what is there now.
+#[derive(Clone, Default)]
+struct Model {
+    now: BTreeMap<String, Contents>,
+    /// A crash leaves one of these, but for sectors overwritten since.
+    durable: Vec<State>,
+    /// Per region and sector, what has been written there, and when.
+    history: BTreeMap<(u64, usize), Vec<(u64, Vec<u8>)>>,
+    time: u64,
+    ids: u64,
+}
+
+impl Model {
+    fn state(&mut self) -> State {
+        self.time += 1;
+        let regions = self.now.iter();
+        let regions = regions.map(|(name, it)| (name.clone(), (it.id, it.bytes.clone()))).collect();
+        State { time: self.time, regions }
+    }
+
+    /// Only `states` can be found from now on.
+    fn set_durable(&mut self, states: Vec<State>) {
+        let oldest = states.iter().map(|state| state.time).min().expect("there is a state");
+        self.durable = states;
+        self.history.values_mut().for_each(|values| values.retain(|(time, _)| *time >= oldest));
+        self.history.retain(|_, values| !values.is_empty());
+    }
+
+    /// Bytes get into the file where `name` is, whether they belong to it or not yet.
+    fn store(&mut self, name: &str, offset: usize, data: &[u8]) {
+        let contents = self.now.get_mut(name).expect("a region of the model");
+        let end = offset + data.len();
+        contents.raw.resize(contents.raw.len().max(end), 0);
+        contents.raw[offset..end].copy_from_slice(data);
+        for sector in offset / SECTOR..end.div_ceil(SECTOR) {
+            let end = ((sector + 1) * SECTOR).min(contents.raw.len());
+            let value = contents.raw[sector * SECTOR..end].to_vec();
+            self.history.entry((contents.id, sector)).or_default().push((self.time, value));
+        }
+    }
+
+    fn write(&mut self, name: &str, offset: usize, data: &[u8], new_len: usize) {
+        self.store(name, offset, data);
+        let contents = self.now.get_mut(name).expect("a region of the model");
+        contents.bytes.resize(contents.bytes.len().max(offset + data.len()), 0);
+        contents.bytes[offset..offset + data.len()].copy_from_slice(data);
+        contents.bytes.truncate(new_len);
+    }
+
+    /// Which of the durable states this is. Below a region's flushed length, each sector may be one
+    /// of the values that it has had since.
+    fn recognise(&self, found: &BTreeMap<String, Vec<u8>>) -> Option<&State> {
+        let may_become = |state: &State, id: u64, flushed: &[u8], found: &[u8]| {
+            flushed.len() == found.len()
+                && found.chunks(SECTOR).zip(flushed.chunks(SECTOR)).enumerate().all(
+                    |(number, (found, flushed))| {
+                        found == flushed
+                            || self.history.get(&(id, number)).is_some_and(|values| {
+                                let mut later = values.iter().filter(|it| it.0 >= state.time);
+                                later.any(|(_, value)| value.starts_with(found))
+                            })
+                    },
+                )
+        };
+        self.durable.iter().find(|state| {
+            found.keys().eq(state.regions.keys())
+                && found
+                    .iter()
+                    .zip(state.regions.values())
+                    .all(|((_, found), (id, flushed))| may_become(state, *id, flushed, found))
+        })
+    }
+
+    /// The model of a database that has just been opened and found to be so.
+    fn after_open(&self, found: &BTreeMap<String, Vec<u8>>) -> Model {
+        let state = self.recognise(found).unwrap_or_else(|| {
+            let lengths = |name: &String, len: usize| format!("{:.8} {len}", name);
+            let found: Vec<_> = found.iter().map(|(name, it)| lengths(name, it.len())).collect();
+            let states: Vec<Vec<_>> = self
+                .durable
+                .iter()
+                .map(|state| {
+                    state.regions.iter().map(|(name, (_, it))| lengths(name, it.len())).collect()
+                })
+                .collect();
+            panic!("found {found:?}, and only {states:?} can be, or other bytes of these");
+        });
+        let now = found.iter().zip(state.regions.values()).map(|((name, bytes), (id, _))| {
+            let contents = Contents { id: *id, bytes: bytes.clone(), raw: bytes.clone() };
+            (name.clone(), contents)
+        });
+        let mut model =
+            Model { now: now.collect(), time: self.time, ids: self.ids, ..Model::default() };
+        let state = model.state();
+        model.set_durable(vec![state]);
+        model
+    }
+}
+
+/// A database at work, and its model.
+struct Running {
+    disk: Arc<Simulation>,
+    db: Arc<Database>,
+    options: Options,
+    model: Model,
+    views: Vec<(View, Vec<u8>)>,
+    buffer: Option<(String, AppendBuffer, usize)>,
+}
+
+/// Snapshots, and the model that each must fit.
+type Checks = Vec<(Vec<Snapshot>, Model)>;
+
+fn contents(db: &Database) -> BTreeMap<String, Vec<u8>> {
+    let bytes = |name: &str| db.region(name).unwrap().view(0, u64::MAX).unwrap().to_vec();
+    db.list().unwrap().into_iter().map(|(name, _)| (name.clone(), bytes(&name))).collect()
+}
+
+/// Regions lie side by side and make up the file together with the holes.
+fn check_space(db: &Database) {
+    let stats = db.stats().unwrap();
+    let mut places: Vec<_> = db.list().unwrap().into_iter().map(|(_, info)| info).collect();
+    places.retain(|place| place.reserved > 0);
+    places.sort_unstable_by_key(|place| place.start);
+    let mut end = 4096;
+    for place in places {
+        assert!(place.start >= end && place.len <= place.reserved, "overlap: {place:?}");
+        end = place.start + place.reserved;
+    }
+    assert!(end <= stats.file_len, "a region ends at {end}: {stats:?}");
+    let given_up = stats.pending_bytes + stats.pinned_bytes;
+    let sum = 4096 + stats.reserved_bytes + given_up + stats.free_bytes;
+    assert_eq!(sum, stats.file_len, "regions and holes make up the file: {stats:?}");
+}
+
+impl Running {
+    /// Opens what a crash, or the death of a process, has left, which must be what `model` says.
+    fn open(disk: Arc<Simulation>, options: &Options, model: &Model) -> Running {
+        let db = Database::open_storage(disk.clone(), options)
+            .unwrap_or_else(|error| panic!("cannot open: {error}"));
+        let db = Arc::new(db);
+        check_space(&db);
+        let model = model.after_open(&contents(&db));
+        Running { disk, db, options: options.clone(), model, views: Vec::new(), buffer: None }
+    }
+
+    /// Changes regions of the database and of the model.
+    fn change(&mut self, operation: &Operation) {
+        let Running { db, model, views, buffer, .. } = self;
+        let (id, other) = (name(operation.region), name(operation.other));
+        let busy = buffer.as_ref().is_some_and(|(it, _, _)| *it == id);
+        let data = operation.data();
+        let region = match db.region(&id) {
+            Ok(region) => region,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotFound);
+                assert!(!model.now.contains_key(&id));
+                if matches!(operation.kind, Kind::Create | Kind::Append | Kind::Write) {
+                    db.create_region_if_needed(&id).unwrap();
+                    model.ids += 1;
+                    let contents = Contents { id: model.ids, ..Contents::default() };
+                    model.now.insert(id, contents);
+                }
+                return;
+            }
+        };
+        let len = model.now[&id].bytes.len();
+        assert_eq!(region.len(), len as u64);
+        let offset = operation.share_of(len);
+        let result = match operation.kind {
+            Kind::Create => Ok(()),
+            Kind::Append => region.write(&data).map(|at| {
+                assert_eq!(at, len as u64);
+                model.write(&id, len, &data, len + data.len());
+            }),
+            Kind::Write => region.write_at(&data, offset as u64).map(|()| {
+                model.write(&id, offset, &data, len.max(offset + data.len()));
+            }),
+            Kind::TruncateWrite => region.truncate_write(offset as u64, &data).map(|()| {
+                model.write(&id, offset, &data, offset + data.len());
+            }),
+            Kind::Batch if data.is_empty() || len == 0 => Ok(()),
+            Kind::Batch => {
+                // Three values that fit, two of them perhaps in one place.
+                let value = &data[..(data.len().min(len) / 3).max(1)];
+                let places = [offset, 0, len].map(|at| at.min(len - value.len()));
+                let values = value.repeat(3);
+                region.write_batch(&places.map(|at| at as u64), &values, value.len()).map(|()| {
+                    places.iter().for_each(|&at| model.write(&id, at, value, len));
+                })
+            }
+            Kind::Truncate => region.truncate(offset as u64).map(|()| {
+                let contents = model.now.get_mut(&id).expect("looked up above");
+                contents.bytes.truncate(offset);
+            }),
+            Kind::Reserve => region.reserve(u64::from(operation.len)),
+            Kind::Rename => db.rename(&id, &other, true).map(|()| {
+                let contents = model.now.remove(&id).expect("looked up above");
+                model.now.insert(other.clone(), contents);
+                if let Some((name, _, _)) = buffer.as_mut().filter(|it| it.0 == id) {
+                    name.clone_from(&other);
+                }
+            }),
+            Kind::Remove => db.remove(&id).map(|()| {
+                model.now.remove(&id);
+            }),
+            Kind::Retain => db.retain(&[&id, &other]).map(|()| {
+                model.now.retain(|name, _| *name == id || *name == other);
+            }),
+            Kind::View => region.view(offset as u64, u64::MAX).map(|view| {
+                assert_eq!(*view, model.now[&id].bytes[offset..]);
+                let bytes = view.to_vec();
+                views.push((view, bytes));
+            }),
+            Kind::Release => {
+                views.clear();
+                Ok(())
+            }
+            Kind::BufferBegin if buffer.is_some() => Ok(()),
+            Kind::BufferBegin => region.append_begin(data.len()).map(|mut taken| {
+                taken.copy_from_slice(&data);
+                // Nobody's bytes yet, but they may lie where a truncated region's were.
+                model.store(&id, len, &data);
+                *buffer = Some((id.clone(), taken, data.len()));
+            }),
+            Kind::BufferEnd => match buffer.take() {
+                Some((id, taken, room)) => {
+                    let len = model.now[&id].bytes.len();
+                    let written = operation.share_of(room);
+                    let data = taken[..written].to_vec();
+                    taken.end(written).map(|at| {
+                        assert_eq!(at, len as u64);
+                        model.write(&id, len, &data, len + written);
+                    })
+                }
+                None => Ok(()),
+            },
+            _ => unreachable!("{:?} does not change regions", operation.kind),
+        };
+        if let Err(error) = result {
+            let replaced = buffer
+                .as_ref()
+                .is_some_and(|(it, _, _)| *it == other || operation.kind == Kind::Retain);
+            assert!(error.kind() == ErrorKind::Busy && (busy || replaced), "{operation}: {error}");
+        }
+        self.disk.write_back();
+        self.check_views();
+    }
+
+    fn check_views(&self) {
+        for (view, bytes) in &self.views {
+            assert!(**view == **bytes, "a view has changed");
+        }
+    }
+}
+
+/// A program at work.
+struct Runner {
+    /// Locked by whoever changes something, and by nobody while the database works on its own.
+    running: Mutex<Option<Running>>,
+    inside: Mutex<VecDeque<Operation>>,
+    checks: Mutex<Checks>,
+}
+
+impl Runner {
+    fn change(&self, operation: &Operation) {
+        self.running.lock().as_mut().expect("a database is open").change(operation);
+    }
+
+    fn change_inside(&self) {
+        let next = self.inside.lock().pop_front();
+        if let Some(operation) = next {
+            self.change(&operation);
+        }
+    }
+
+    /// What has been recorded so far belongs to the model as it is.
+    fn end_phase(&self) {
+        let mut running = self.running.lock();
+        let running = running.as_mut().expect("a database is open");
+        self.checks.lock().push((running.disk.recorded(), running.model.clone()));
+    }
+
+    /// A flush begins: it may be found, or what was there before.
+    fn flush_begins(&self) -> State {
+        self.end_phase();
+        let mut running = self.running.lock();
+        let model = &mut running.as_mut().expect("a database is open").model;
+        let state = model.state();
+        model.durable.push(state.clone());
+        state
+    }
+
+    /// A flush is complete: what it has written is what will be found.
+    fn flush_ended(&self, state: State) {
+        let mut running = self.running.lock();
+        let running = running.as_mut().expect("a database is open");
+        let mut during = running.disk.recorded();
+        let now = during.pop();
+        self.checks.lock().push((during, running.model.clone()));
+        running.model.set_durable(vec![state]);
+        self.checks.lock().push((now.into_iter().collect(), running.model.clone()));
+    }
+
+    fn db(&self) -> Arc<Database> {
+        self.running.lock().as_ref().expect("a database is open").db.clone()
+    }
+
+    fn step(self: &Arc<Self>, operation: &Operation, inside: &[Operation]) {
+        self.inside.lock().extend(inside);
+        match operation.kind {
+            Kind::Flush => {
+                let state = self.flush_begins();
+                let disk = self.running.lock().as_ref().expect("a database is open").disk.clone();
+                let runner = self.clone();
+                disk.set_meanwhile(Some(Box::new(move |_, _| runner.change_inside())));
+                self.db().flush().unwrap();
+                disk.set_meanwhile(None);
+                self.flush_ended(state);
+            }
+            Kind::FlushRegion => {
+                let state = self.flush_begins();
+                let id = name(operation.region);
+                let region = self.db().region(&id);
+                if let Ok(region) = &region {
+                    region.flush().unwrap();
+                }
+                let running = self.running.lock();
+                let model = &running.as_ref().expect("a database is open").model;
+                let earlier = &model.durable[..model.durable.len() - 1];
+                // It may not have had anything to flush, but then it is as it was.
+                let changed =
+                    earlier.iter().any(|it| it.regions.get(&id) != state.regions.get(&id));
+                drop(running);
+                if region.is_ok() && changed {
+                    self.flush_ended(state);
+                }
+            }
+            Kind::FailFlush => self.fail_flush(operation),
+            Kind::Compact => {
+                let mut state = Some(self.flush_begins());
+                let step = &mut |_, _| {
+                    if let Some(state) = state.take() {
+                        self.flush_ended(state);
+                    }
+                    self.change_inside();
+                    true
+                };
+                self.db().compact_with(step).unwrap();
+            }
+            Kind::Reopen => {
+                let state = self.flush_begins();
+                let running = self.running.lock().take().expect("a database is open");
+                let Running { disk, db, options, mut model, views, buffer } = running;
+                drop((views, buffer));
+                Arc::into_inner(db).expect("nobody else uses it").close().unwrap();
+                assert!(disk.is_unlocked());
+                self.checks.lock().push((disk.recorded(), model.clone()));
+                model.set_durable(vec![state]);
+                self.reopen(disk, &options, &model, None);
+            }
+            Kind::Die => {
+                self.end_phase();
+                let running = self.running.lock().take().expect("a database is open");
+                let fail = (operation.fill < 128).then_some(u64::from(operation.at % 20));
+                let disk = running.disk.snapshot().restart();
+                self.reopen(disk, &running.options, &running.model, fail);
+            }
+            _ => self.change(operation),
+        }
+        while !self.inside.lock().is_empty() {
+            self.change_inside();
+        }
+        self.running.lock().as_ref().expect("a database is open").check_views();
+        self.end_phase();
+    }
+
+    /// After a failed sync the database refuses every change, and its process dies.
+    fn fail_flush(&self, operation: &Operation) {
+        let state = self.flush_begins();
+        let disk = self.running.lock().as_ref().expect("a database is open").disk.clone();
+        let db = self.db();
+        disk.inject(Some(Fault {
+            // The sync of `data` comes first.
+            call: u64::from(operation.at % 8).saturating_sub(3),
+            errno: if operation.fill & 1 == 0 { libc::EIO } else { libc::ENOSPC },
+            partial: operation.fill & 2 == 0,
+            lasting: false,
+        }));
+        let result = db.flush();
+        let failed = disk.failed_call();
+        disk.inject(None);
+        match result {
+            // What may fail after it costs nothing but space.
+            Ok(()) => self.flush_ended(state),
+            Err(error) if failed == Some("sync") => {
+                assert_eq!(error.kind(), ErrorKind::Io);
+                for refused in [db.flush(), db.create_region_if_needed("new").map(drop)] {
+                    assert_eq!(refused.unwrap_err().to_string(), error.to_string());
+                }
+                drop(db);
+                self.end_phase();
+                let running = self.running.lock().take().expect("a database is open");
+                let Running { db, options, model, views, buffer, .. } = running;
+                drop((views, buffer));
+                // Another process would find the same files.
+                Arc::into_inner(db).expect("nobody else uses it").close().unwrap_err();
+                self.reopen(disk.snapshot().restart(), &options, &model, None);
+            }
+            // It may be found all the same, and can be repeated.
+            Err(error) => assert!(failed.is_some(), "{error}"),
+        }
+    }
+
+    /// Opens the database, after a failure at call number `fail` if there is one.
+    fn reopen(&self, disk: Arc<Simulation>, options: &Options, model: &Model, fail: Option<u64>) {
+        let mut disk = disk;
+        disk.record();
+        if let Some(call) = fail {
+            let fault = Fault { call, errno: libc::EIO, partial: call % 2 == 0, lasting: false };
+            disk.inject(Some(fault));
+            let result = Database::open_storage(disk.clone(), options);
+            assert!(result.is_ok() || disk.failed_call().is_some());
+            drop(result);
+            self.checks.lock().push((disk.recorded(), model.clone()));
+            disk = disk.snapshot().restart();
+            disk.record();
+        }
+        let running = Running::open(disk, options, model);
+        self.checks.lock().push((running.disk.recorded(), model.clone()));
+        *self.running.lock() = Some(running);
+    }
+}
+
+/// Power fails at the snapshot; what is found must be what the model says, and work.
+struct Crasher<'a> {
+    options: &'a Options,
+    rng: fastrand::Rng,
+    states: u64,
+}
+
+impl Crasher<'_> {
+    fn open(&mut self, disk: Arc<Simulation>, model: &Model) -> Running {
+        self.states += 1;
+        Running::open(disk, self.options, model)
+    }
+
+    fn crash(&mut self, snapshot: &Snapshot, model: &Model) {
+        let disk = snapshot.crash(self.rng.u64(..));
+        match self.rng.u32(..16) {
+            0 => self.crash_in_recovery(&disk, model),
+            1 => {
+                // First only the process dies. What the next one finds is in the page cache, and
+                // perhaps nowhere else.
+                let disk = snapshot.restart();
+                self.crash_in_recovery(&disk, model);
+                self.use_and_crash(disk, model);
+            }
+            2..=3 => self.use_and_crash(disk, model),
+            _ => drop(self.open(disk, model)),
+        }
+    }
+
+    /// Power fails at every call of an open, and again right after it.
+    fn crash_in_recovery(&mut self, disk: &Arc<Simulation>, model: &Model) {
+        let disk = disk.snapshot().restart();
+        disk.record();
+        let found = self.open(disk.clone(), model).model;
+        let mut snapshots = disk.recorded();
+        let after = snapshots.pop();
+        for snapshot in snapshots {
+            let crashed = snapshot.crash(self.rng.u64(..));
+            self.open(crashed, model);
+        }
+        // What an open has found is durable.
+        if let Some(after) = after {
+            let crashed = after.crash(self.rng.u64(..));
+            self.open(crashed, &found);
+        }
+    }
+
+    /// Works with what a crash has left, unflushed and flushed, and crashes it again.
+    fn use_and_crash(&mut self, disk: Arc<Simulation>, model: &Model) {
+        let mut running = self.open(disk, model);
+        for flush in [false, true] {
+            for operation in Program::random(self.rng.u64(..)).operations.iter().take(8) {
+                if operation.kind.changes_regions() {
+                    running.change(operation);
+                }
+            }
+            if flush {
+                running.db.flush().unwrap();
+                let state = running.model.state();
+                running.model.set_durable(vec![state]);
+            }
+            let crashed = running.disk.snapshot().crash(self.rng.u64(..));
+            self.open(crashed, &running.model);
+        }
+    }
+}
+
+/// Runs the program and crashes it, `outcomes` times at every call. Returns how many crashed states
+/// have been looked at; panics at one that is not as it must be.
+pub fn run(program: &Program, outcomes: u32) -> u64 {
+    // A threshold of one page brings punching into every flush.
+    let reclaim_threshold = if program.eager { 4096 } else { 0 };
+    let options = Options { guarded: program.guarded, reclaim_threshold, ..Options::default() };
+    let rng = fastrand::Rng::with_seed(program.seed);
+    let mut crasher = Crasher { options: &options, rng, states: 0 };
+
+    // As long as `open` has not returned there may be nothing, which opens as empty.
+    let mut nothing = Model::default();
+    let state = nothing.state();
+    nothing.set_durable(vec![state]);
+    let runner = Arc::new(Runner {
+        running: Mutex::default(),
+        inside: Mutex::default(),
+        checks: Mutex::default(),
+    });
+    runner.reopen(Simulation::empty(), &options, &nothing, program.fail);
+    for (operation, inside) in program.steps().chain([(Operation::of(Kind::Reopen), &[][..])]) {
+        runner.step(&operation, inside);
+        for (snapshots, model) in std::mem::take(&mut *runner.checks.lock()) {
+            for snapshot in snapshots {
+                (0..outcomes).for_each(|_| crasher.crash(&snapshot, &model));
+            }
+        }
+    }
+    crasher.states
+}
