@@ -1,5 +1,6 @@
 # make         the library: librawdb.so and librawdb.a, release build
 # make test    everything that is tested, set-up included (may install Debian packages, needs root)
+# make soak    the random tests of crashes, power loss and hostile files, for hours
 # make demo    builds the examples and runs them; filestore on this machine's own C headers
 # make header  include/rawdb.h and the symbol list anew from src/ffi
 # make clean
@@ -18,7 +19,7 @@ release = $(target)/release
 demo = $(target)/demo
 tree = /usr/include
 
-.PHONY: all lib test demo header clean
+.PHONY: all lib test soak demo header clean
 
 all: lib
 
@@ -27,6 +28,9 @@ lib:
 
 test:
 	scripts/test
+
+soak:
+	scripts/soak
 
 header:
 	RAWDB_UPDATE_HEADER=1 $(CARGO) test --test header

@@ -9,6 +9,7 @@ mod program;
 mod run;
 
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -85,7 +86,8 @@ impl Worker {
 
     /// The seed of the program that it has begun last.
     fn program(&self) -> u64 {
-        std::fs::read_to_string(self.files.join("seed")).unwrap().parse().unwrap()
+        let seed = std::fs::read(self.files.join("seed")).unwrap();
+        u64::from_le_bytes(seed.try_into().unwrap())
     }
 }
 
@@ -105,9 +107,10 @@ fn worker() {
     let files = PathBuf::from(std::env::var("RAWDB_WORKER_FILES").unwrap());
     let (mut seed, stride) = (variable("RAWDB_SEED").unwrap(), variable("RAWDB_STRIDE").unwrap());
     let target = variable("RAWDB_CRASH_STATES").unwrap();
+    let begun = std::fs::File::create(files.join("seed")).unwrap();
     let mut states = 0;
     while states < target {
-        std::fs::write(files.join("seed"), seed.to_string()).unwrap();
+        begun.write_all_at(&seed.to_le_bytes(), 0).unwrap();
         states += run::run(&Program::random(seed), OUTCOMES);
         seed = seed.wrapping_add(stride);
     }
