@@ -132,7 +132,7 @@ impl Engine {
         let file_len = file_len.next_multiple_of(piece);
         let limit = if options.read_only { file_len } else { limit };
         let window = map_generously(&*storage, file_len, limit, !guarded)?;
-        if storage.holes_take_space() && !options.read_only {
+        if storage.holes_take_space() {
             fill_holes(&*storage, &recovered)?;
         }
         let no_memory = |_| no_memory(&place(&*storage));

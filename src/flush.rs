@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{self, Entry, Header, Identity, RegionEntry, MAX_GENERATION};
+use crate::format::{self, Entry, Header, Identity, RegionEntry, MAX_GENERATION, PAGE_SIZE};
 use crate::recovery::{Recovered, RecoveredSlot};
 use crate::region::{Change, Cut, RegionInner};
 use crate::steps::Step;
@@ -86,6 +86,18 @@ impl Committer {
                     .map_err(|error| Error::io("reread", storage.path(File::Data), &error))?;
             }
         }
+        // What lies behind the last whole slot must not become an entry when the file grows.
+        let end = format::slot_offset(recovered.capacity, 0);
+        let path = storage.path(File::Regions);
+        let len = storage.len(File::Regions).map_err(|error| Error::io("examine", path, &error))?;
+        if len != end {
+            storage.set_len(File::Regions, end).map_err(|error| Error::io("cut", path, &error))?;
+        }
+        // A crash inside a later flush is told from damage by there being none. And what is torn has
+        // a generation that may be used again: half overwritten, it could become whole.
+        for page in &recovered.invalid {
+            write(storage, File::Regions, page * PAGE_SIZE, &[0; PAGE_SIZE as usize])?;
+        }
         // Whoever wrote an entry of an older generation has also synced it, or settled it.
         for found in &recovered.slots {
             if found.generation == Some(self.header.generation) && Step::SettleEntries.taken() {
@@ -104,6 +116,9 @@ impl Committer {
         self.header.closed = false;
         if Step::SettleHeader.taken() {
             self.write_header(storage, self.header_page)?;
+            if recovered.header_damaged {
+                self.write_header(storage, 1 - self.header_page)?;
+            }
         }
         if Step::SettleRegions.taken() {
             sync(storage, File::Regions)?;

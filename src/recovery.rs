@@ -29,6 +29,10 @@ pub(crate) struct Recovered {
     pub header: Header,
     /// The header page that holds it; the other one may be overwritten.
     pub header_page: u8,
+    /// The other one is not a header, or its table is not whole.
+    pub header_damaged: bool,
+    /// Pages of slots that are neither blank nor an entry: damaged, or torn by a crash.
+    pub invalid: Vec<u64>,
     /// Both header pages are this header, of a closed database: nothing has happened since.
     pub clean: bool,
     /// In the order of their numbers. Slots without an entry on either side are left out: memory is
@@ -162,6 +166,8 @@ pub(crate) fn recover(
             return Ok(Found::Table(Recovered {
                 header: *header,
                 header_page: *page,
+                header_damaged: number > 0 || headers.iter().any(std::result::Result::is_err),
+                invalid: sides.invalid,
                 clean,
                 slots: table.slots,
                 capacity: sides.slots,
@@ -234,7 +240,9 @@ struct Sides<'a> {
     /// Slots with an entry, and what their sides hold.
     entries: Vec<(u64, [Option<format::Entry<'a>>; 2])>,
     newest_generation: u64,
-    /// The first page that neither decodes nor can be what a crash leaves.
+    /// Pages that are neither blank nor an entry.
+    invalid: Vec<u64>,
+    /// The first of them that cannot be what a crash leaves.
     damage: Option<(u64, PageError)>,
 }
 
@@ -248,7 +256,7 @@ struct Table {
 impl<'a> Sides<'a> {
     fn read(regions: &'a [u8]) -> std::result::Result<Sides<'a>, TryReserveError> {
         let mut newest_generation = 0;
-        let mut damage = None;
+        let (mut invalid, mut damage) = (Vec::new(), None);
         let mut entries = Vec::new();
         let slots = format::slots_in(regions.len() as u64);
         for slot in 0..slots {
@@ -258,9 +266,12 @@ impl<'a> Sides<'a> {
                     Some(entry)
                 }
                 Err(reason) => {
-                    let page = page_of(regions, slot, side);
-                    if reason != PageError::Blank && !format::may_be_torn(page, slot) {
-                        damage.get_or_insert((2 + 2 * slot + side as u64, reason));
+                    if reason != PageError::Blank {
+                        let number = 2 + 2 * slot + side as u64;
+                        invalid.push(number);
+                        if !format::may_be_torn(page_of(regions, slot, side), slot) {
+                            damage.get_or_insert((number, reason));
+                        }
                     }
                     None
                 }
@@ -270,7 +281,7 @@ impl<'a> Sides<'a> {
                 entries.push((slot, sides));
             }
         }
-        Ok(Sides { regions, slots, entries, newest_generation, damage })
+        Ok(Sides { regions, slots, entries, newest_generation, invalid, damage })
     }
 
     /// For every slot, the side with the largest generation that is not above the header's.

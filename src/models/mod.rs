@@ -9,6 +9,9 @@
 //! `scripts/models` runs them. Each is run in every order with at most so many *preemptions*:
 //! switches away from a thread that could have gone on. Most errors need one or two, and one more
 //! makes ten times as many orders. There is nothing random in it.
+//!
+//! What they do not show: loom lets loads return old values, but not values of stores that are yet
+//! to come; and reference counts are the standard library's, in sequence with everything.
 
 mod memory;
 mod scenarios;

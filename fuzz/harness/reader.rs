@@ -1,0 +1,269 @@
+//! A second reader of the format, from the text of `docs/format.md` and not from `src/`: what it
+//! says of two files, the library must say. Plain, and quadratic where that is shorter.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+pub const PAGE: usize = 4096;
+const MAX_LEN: u64 = 1 << 60;
+const GENERATIONS: Range<u64> = 0..1 << 62;
+
+const IDENTITY: u16 = 1;
+const HEADER: u16 = 2;
+const SLOT: u16 = 3;
+
+#[derive(Debug)]
+pub enum Found {
+    Unfinished,
+    Incompatible,
+    Corrupt(&'static str),
+    Table(Table),
+}
+
+#[derive(Debug)]
+pub struct Table {
+    pub generation: u64,
+    /// The largest generation of any valid header or side.
+    pub newest: u64,
+    pub regions: BTreeMap<String, Region>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Region {
+    pub start: u64,
+    pub len: u64,
+    pub reserved: u64,
+}
+
+/// What is wrong with a page.
+#[derive(Debug, PartialEq)]
+enum Bad {
+    Blank,
+    Newer,
+    Other,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    pub generation: u64,
+    uuid: [u8; 16],
+    pub slots: u64,
+    pub regions: u64,
+    pub digest: u128,
+    closed: u32,
+}
+
+struct Entry {
+    generation: u64,
+    region: Option<(String, Region)>,
+}
+
+fn number(page: &[u8], at: Range<usize>) -> u64 {
+    page[at].iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+fn used(page: &[u8]) -> usize {
+    number(page, 12..14) as usize
+}
+
+/// The sum that belongs at bytes 8 to 11 of a page of which `used` bytes are used.
+pub fn checksum(page: &[u8], used: usize) -> u32 {
+    let mut bytes = page[..used].to_vec();
+    bytes[8..12].fill(0);
+    crc32c::crc32c(&bytes)
+}
+
+fn page(file: &[u8], number: usize) -> Option<&[u8]> {
+    file.get(number * PAGE..(number + 1) * PAGE)
+}
+
+pub fn slots_in(regions: &[u8]) -> u64 {
+    (regions.len() / PAGE).saturating_sub(2) as u64 / 2
+}
+
+/// The checks from the magic number to the length.
+fn check(page: Option<&[u8]>, kind: u16, lengths: Range<usize>) -> Result<&[u8], Bad> {
+    let page = page.ok_or(Bad::Blank)?;
+    let good = |it: bool| if it { Ok(()) } else { Err(Bad::Other) };
+    if page[..64].iter().all(|&byte| byte == 0) {
+        return Err(Bad::Blank);
+    }
+    good(page[..8] == [0x72, 0x61, 0x77, 0x64, 0x62, 0x0D, 0x0A, 0x1A])?;
+    good((32..PAGE + 1).contains(&used(page)))?;
+    good(number(page, 8..12) == checksum(page, used(page)).into())?;
+    good(number(page, 14..16) == kind.into())?;
+    if kind != SLOT {
+        match number(page, 24..28) {
+            0 => return Err(Bad::Other),
+            1 => {}
+            _ => return Err(Bad::Newer),
+        }
+        good(number(page, 28..32) == 4096)?;
+    }
+    good(lengths.contains(&used(page)))?;
+    Ok(page)
+}
+
+fn uuid(page: &[u8]) -> [u8; 16] {
+    page[32..48].try_into().unwrap()
+}
+
+fn header(file: &[u8], at: usize) -> Result<Header, Bad> {
+    let page = check(page(file, at), HEADER, 84..85)?;
+    let header = Header {
+        generation: number(page, 16..24),
+        uuid: uuid(page),
+        slots: number(page, 48..56),
+        regions: number(page, 56..64),
+        digest: u128::from_le_bytes(page[64..80].try_into().unwrap()),
+        closed: number(page, 80..84) as u32,
+    };
+    let good = GENERATIONS.contains(&header.generation)
+        && header.slots <= 1 << 48
+        && header.regions <= header.slots
+        && header.closed <= 1;
+    good.then_some(header).ok_or(Bad::Other)
+}
+
+fn entry(file: &[u8], slot: u64, side: u64) -> Result<Entry, Bad> {
+    let page = check(page(file, (2 + 2 * slot + side) as usize), SLOT, 64..1089)?;
+    let generation = number(page, 16..24);
+    let name_len = number(page, 36..40);
+    let [start, len, reserved] = [40, 48, 56].map(|at| number(page, at..at + 8));
+    let mut good = GENERATIONS.contains(&generation)
+        && used(page) as u64 == 64 + name_len
+        && number(page, 24..32) == slot;
+    let region = match number(page, 32..36) {
+        0 => {
+            good &= [name_len, start, len, reserved] == [0; 4];
+            None
+        }
+        1 => {
+            let whole = |it: u64| it % 4096 == 0 && it <= MAX_LEN;
+            good &= whole(start) && whole(reserved) && (start == 0) == (reserved == 0);
+            good &= len <= reserved;
+            let name = String::from_utf8(page[64..used(page)].to_vec()).map_err(|_| Bad::Other)?;
+            let control = |it: char| matches!(it, '\0'..='\x1F' | '\x7F'..='\u{9F}');
+            good &= !name.is_empty() && !name.chars().any(control);
+            Some((name, Region { start, len, reserved }))
+        }
+        _ => return Err(Bad::Other),
+    };
+    good.then_some(Entry { generation, region }).ok_or(Bad::Other)
+}
+
+fn may_be_torn(page: &[u8], slot: u64) -> bool {
+    page[..8] == *b"rawdb\r\n\x1a"
+        && number(page, 14..16) == SLOT.into()
+        && GENERATIONS.contains(&number(page, 16..24))
+        && number(page, 24..32) == slot
+        && number(page, 32..36) == 1
+        && (513..1089).contains(&used(page))
+        && number(page, 36..40) == used(page) as u64 - 64
+}
+
+/// Digest and regions of the table at a generation.
+pub fn table(file: &[u8], slots: u64, generation: u64) -> (u128, Vec<(String, Region)>) {
+    let (mut digest, mut regions) = (0u128, Vec::new());
+    for slot in 0..slots.min(slots_in(file)) {
+        let mut best: Option<(u64, Entry)> = None;
+        for side in 0..2 {
+            let Ok(entry) = entry(file, slot, side) else { continue };
+            let newer = best.as_ref().is_none_or(|(_, it)| it.generation < entry.generation);
+            if newer && entry.generation <= generation {
+                best = Some((side, entry));
+            }
+        }
+        if let Some((side, Entry { region: Some(region), .. })) = best {
+            let page = page(file, (2 + 2 * slot + side) as usize).unwrap();
+            digest = digest.wrapping_add(xxh3_128(&page[..used(page)]));
+            regions.push(region);
+        }
+    }
+    (digest, regions)
+}
+
+/// What two files are.
+pub fn read(data: &[u8], file: &[u8]) -> Found {
+    use Found::{Corrupt, Incompatible, Unfinished};
+    let headers = [header(file, 0), header(file, 1)];
+    let blank = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
+    let empty = |header: &Result<Header, Bad>| match header {
+        Ok(header) => header.slots == 0,
+        Err(bad) => *bad == Bad::Blank,
+    };
+    if data.len() <= PAGE
+        && blank(data)
+        && headers.iter().all(empty)
+        && file.get(2 * PAGE..).is_none_or(blank)
+    {
+        return Unfinished;
+    }
+    let identity = match check(page(data, 0), IDENTITY, 48..49) {
+        Ok(page) => uuid(page),
+        Err(Bad::Newer) => return Incompatible,
+        Err(_) => return Corrupt("identity"),
+    };
+    if headers.contains(&Err(Bad::Newer)) {
+        return Incompatible;
+    }
+    let all_valid = headers.iter().all(Result::is_ok);
+    let mut candidates: Vec<Header> = headers.into_iter().flatten().collect();
+    if candidates.iter().any(|header| header.uuid != identity) {
+        return Corrupt("uuid");
+    }
+    candidates.sort_by_key(|header| std::cmp::Reverse(header.generation));
+    if let [a, b] = &candidates[..] {
+        if a == b && a.closed == 1 {
+            candidates.pop();
+        }
+    }
+
+    let (mut newest_side, mut damaged) = (0, false);
+    for slot in 0..slots_in(file) {
+        for side in 0..2 {
+            match entry(file, slot, side) {
+                Ok(entry) => newest_side = newest_side.max(entry.generation),
+                Err(Bad::Blank) => {}
+                Err(_) => {
+                    let page = page(file, (2 + 2 * slot + side) as usize).unwrap();
+                    damaged |= !may_be_torn(page, slot);
+                }
+            }
+        }
+    }
+    let found = candidates.iter().enumerate().find_map(|(number, header)| {
+        let (digest, regions) = table(file, header.slots, header.generation);
+        let whole = header.slots <= slots_in(file)
+            && header.digest == digest
+            && header.regions == regions.len() as u64;
+        whole.then_some((number, header, regions))
+    });
+    let Some((number, header, regions)) = found else { return Corrupt("no table") };
+    if !all_valid && newest_side > header.generation {
+        return Corrupt("the other header");
+    }
+    if number == 1 && damaged {
+        return Corrupt("damaged");
+    }
+    for (index, (name, a)) in regions.iter().enumerate() {
+        if a.reserved > 0 && a.start + a.len.div_ceil(4096) * 4096 > data.len() as u64 {
+            return Corrupt("beyond the end");
+        }
+        for (other, b) in &regions[..index] {
+            if name == other {
+                return Corrupt("same name");
+            }
+            if a.start < b.start + b.reserved && b.start < a.start + a.reserved {
+                return Corrupt("overlap");
+            }
+        }
+    }
+    Found::Table(Table {
+        generation: header.generation,
+        newest: newest_side.max(candidates[0].generation),
+        regions: regions.into_iter().collect(),
+    })
+}

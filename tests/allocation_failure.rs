@@ -1,0 +1,128 @@
+//! When the heap is exhausted: which functions of the C interface answer `RAWDB_E_NO_MEMORY`, which
+//! take nothing from the heap, and which end the process, is what the header says.
+//!
+//! `faults/allocations.c` lets every allocation of every function of the shared library fail, and
+//! tells what was seen; see there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A program that takes longer hangs.
+const TIMEOUT: &str = "600";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{stdout}{stderr}", output.status);
+    stdout
+}
+
+/// Builds the library as it is shipped, and the program with it.
+fn program() -> std::path::PathBuf {
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("allocations");
+    fs::create_dir_all(&scratch).unwrap();
+    let messages = run(Command::new(env!("CARGO"))
+        .args(["build", "--release", "--lib", "--message-format=json-render-diagnostics"])
+        .current_dir(root()));
+    let library = messages.split('"').find(|text| text.ends_with("/librawdb.so"));
+    let library = library.expect("Cargo names what it built");
+    for name in ["librawdb.so", "librawdb.so.0"] {
+        fs::copy(library, scratch.join(name)).unwrap();
+    }
+
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let compiler = cc::Build::new()
+        .host(&host)
+        .target(&host)
+        .opt_level(2)
+        .out_dir(&scratch)
+        .cargo_metadata(false)
+        .get_compiler();
+    let program = scratch.join("allocations");
+    run(compiler
+        .to_command()
+        .args(["-std=gnu99", "-Wall", "-Wextra", "-Werror", "-I"])
+        .arg(root().join("include"))
+        .arg("-I")
+        .arg(root().join("c_tests"))
+        .arg(root().join("tests/faults/allocations.c"))
+        .arg(scratch.join("librawdb.so"))
+        .arg(format!("-Wl,-rpath,{}", scratch.display()))
+        .arg("-o")
+        .arg(&program));
+    program
+}
+
+/// The three lists of functions in the header's section about memory.
+fn lists() -> [BTreeSet<String>; 3] {
+    let header = fs::read_to_string(root().join("include/rawdb.h")).unwrap();
+    let (_, section) = header.split_once(" * MEMORY\n").expect("the header has the section");
+    let (section, _) = section.split_once(" * CAVEATS\n").expect("which ends there");
+    let mut lists = Vec::new();
+    for paragraph in section.split("\n *\n") {
+        if paragraph.trim_start_matches('\n').starts_with(" *   ") {
+            let words = paragraph.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            lists.push(words.filter(|it| it.starts_with("rawdb_")).map(str::to_owned).collect());
+        }
+    }
+    lists.try_into().expect("three lists")
+}
+
+#[test]
+fn exhausted_heap() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let output = run(Command::new("timeout").arg(TIMEOUT).arg(program()).env("TMPDIR", dir.path()));
+    println!("{output}");
+    // function -> (situation, size of the allocations) -> what was seen
+    let mut seen = BTreeMap::<&str, BTreeMap<(&str, &str), BTreeSet<&str>>>::new();
+    for line in output.lines() {
+        let (call, outcomes) = line.split_once(": ").unwrap();
+        let [function, situation, size] = call.split(' ').collect::<Vec<_>>().try_into().unwrap();
+        let outcomes = outcomes.split(' ').collect();
+        seen.entry(function).or_default().insert((situation, size), outcomes);
+    }
+
+    let symbols = fs::read_to_string(root().join("include/rawdb.symbols")).unwrap();
+    let symbols: Vec<&str> = symbols.lines().collect();
+    assert_eq!(seen.keys().copied().collect::<BTreeSet<_>>(), symbols.into_iter().collect());
+
+    let [no_memory, never, with_room] = lists();
+    let nothing = BTreeSet::from(["nothing"]);
+    for (&function, situations) in &seen {
+        let aborts = situations.values().any(|outcomes| outcomes.contains("abort"));
+        let outcomes = |situation, size| situations.get(&(situation, size)).cloned();
+        if never.contains(function) {
+            assert!(situations.values().all(|it| *it == nothing), "{function}: {situations:?}");
+        }
+        if with_room.contains(function) {
+            let with_room = outcomes("room", "any").or(outcomes("appending", "any"));
+            assert_eq!(with_room.as_ref(), Some(&nothing), "{function}");
+        }
+        for (&(situation, size), outcomes) in situations {
+            let answers = outcomes.contains("no-memory");
+            if size == "large" && no_memory.contains(function) {
+                assert!(!outcomes.contains("abort"), "{function}, {situation}: {outcomes:?}");
+            }
+            if size == "large" && !no_memory.contains(function) {
+                assert!(!answers, "the header does not say that {function} answers so");
+            }
+        }
+        if no_memory.contains(function) {
+            let answered = BTreeSet::from(["no-memory"]);
+            assert!(situations.values().any(|it| *it == answered), "{function}: {situations:?}");
+        }
+        // Nothing that the header warns of is in truth safe, except for calls that take from the
+        // heap only what growing tables need.
+        let grows = ["rawdb_reserve_file", "rawdb_reserve_regions"].contains(&function);
+        let listed = never.contains(function) || with_room.contains(function) || grows;
+        assert!(aborts || listed, "{function} could be listed: {situations:?}");
+    }
+}

@@ -1,0 +1,382 @@
+//! Storage that fails, on the simulated disk: every call of random programs, one after the other,
+//! with every kind of error, for once or from then on, with a part of its work done or none.
+//!
+//! Whatever fails: the call of the database comes back with an error that says so and has changed
+//! nothing, or has done all of its work. After a failed sync no change is accepted; after anything
+//! else the database goes on. What a completed flush promised is there after a power loss and after
+//! the death of the process, and what was found then is not lost in the next power loss.
+//!
+//! `RAWDB_SEED` repeats a run.
+
+use std::collections::BTreeMap;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+
+use rawdb::storage::simulation::{Fault, Simulation, Snapshot};
+use rawdb::storage::Storage;
+use rawdb::{Database, Error, ErrorKind, Options};
+
+#[path = "faults/program.rs"]
+mod program;
+
+use program::{Model, Program, Step};
+
+const PROGRAMS: u64 = 24;
+const STEPS: usize = 24;
+
+/// A lasting fault ends after so many steps.
+const STEPS_OF_A_LASTING_FAULT: usize = 6;
+
+/// A way for a call to fail: error, with a part done, lasting.
+type Kind = (i32, bool, bool);
+
+const KINDS: [Kind; 8] = [
+    (libc::EIO, false, false),
+    (libc::EIO, true, false),
+    (libc::EIO, false, true),
+    (libc::ENOSPC, false, false),
+    (libc::ENOSPC, true, false),
+    (libc::ENOSPC, true, true),
+    (libc::EDQUOT, true, false),
+    (libc::ENOMEM, false, false),
+];
+
+fn seed() -> u64 {
+    let seed =
+        std::env::var("RAWDB_SEED").map_or_else(|_| fastrand::u64(..), |it| it.parse().unwrap());
+    println!("RAWDB_SEED={seed}");
+    seed
+}
+
+fn random_step(rng: &mut fastrand::Rng) -> Step {
+    fn name(rng: &mut fastrand::Rng) -> String {
+        // The name of one region makes its entry cross a sector.
+        match rng.usize(..5) {
+            0 => "long".repeat(150),
+            number => format!("r{number}"),
+        }
+    }
+    fn len(rng: &mut fastrand::Rng) -> usize {
+        1 + if rng.u32(..6) == 0 { rng.usize(..60_000) } else { rng.usize(..3_000) }
+    }
+    let region = name(rng);
+    match rng.u32(..100) {
+        0..=17 => Step::Create(region),
+        18..=34 => Step::Append(region, len(rng)),
+        35..=39 => {
+            let room = len(rng);
+            Step::AppendInPlace(region, room, 1 + rng.usize(..room))
+        }
+        40..=49 => Step::WriteAt(region, rng.usize(..=1000), len(rng)),
+        50..=53 => Step::TruncateWrite(region, rng.usize(..=1000), len(rng)),
+        54..=57 => Step::WriteBatch(region, 1 + rng.usize(..6), 1 + rng.usize(..2_000)),
+        58..=62 => Step::Truncate(region, rng.usize(..=1000)),
+        63..=65 => Step::Reserve(region, rng.u64(..150_000)),
+        66..=69 => Step::Rename(region, name(rng)),
+        70..=73 => Step::Remove(region),
+        74 => Step::Retain((0..4).map(|_| name(rng)).collect()),
+        75 => Step::ReserveFile(rng.u64(..300 << 20)),
+        76 => Step::ReserveRegions(rng.u64(..30)),
+        77..=85 => Step::Flush,
+        86..=87 => Step::FlushRegion(region),
+        88..=90 => Step::Compact,
+        91 => Step::Stats,
+        92..=96 => {
+            let from = rng.usize(..=1000);
+            Step::View(region, from, rng.usize(from..=1000))
+        }
+        _ => Step::ReleaseViews,
+    }
+}
+
+fn random_steps(rng: &mut fastrand::Rng, count: usize) -> Vec<Step> {
+    (0..count).map(|_| random_step(rng)).collect()
+}
+
+/// Runs steps of which some may find no region of the name.
+fn run_steps(db: &Database, steps: &[Step], program: &mut Program) {
+    for step in steps {
+        if let Err(error) = program.step(db, step, &|_| ()) {
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{step:?}: {error}");
+        }
+    }
+}
+
+fn open(disk: &Arc<Simulation>, options: &Options) -> Result<Database, Error> {
+    Database::open_storage(disk.clone() as Arc<dyn Storage>, options)
+}
+
+/// What a program begins with, and what it does.
+struct Case {
+    disk: Snapshot,
+    model: Model,
+    options: Options,
+    steps: Vec<Step>,
+}
+
+impl Case {
+    fn random(rng: &mut fastrand::Rng, guarded: bool) -> Case {
+        // A threshold of one page brings punching into every flush.
+        let options = Options { guarded, reclaim_threshold: 4096, ..Options::default() };
+        let disk = Simulation::empty();
+        let mut program = Program::new(Model::new());
+        let end = rng.u32(..4);
+        if end > 0 {
+            let db = open(&disk, &options).unwrap();
+            let count = rng.usize(..30);
+            run_steps(&db, &random_steps(rng, count), &mut program);
+            program.release_views();
+            let snapshot = disk.snapshot();
+            db.close().unwrap();
+            let disk = match end {
+                1 => {
+                    program.model.flushed();
+                    disk.snapshot()
+                }
+                2 => snapshot,
+                _ => snapshot.crash(rng.u64(..)).snapshot(),
+            };
+            let steps = random_steps(rng, STEPS);
+            return Case { disk, model: program.model, options, steps };
+        }
+        let steps = random_steps(rng, STEPS);
+        Case { disk: disk.snapshot(), model: program.model, options, steps }
+    }
+}
+
+/// Which call of a run is to fail. Told step by step, so that what a step has met is known.
+struct Injector<'a> {
+    disk: &'a Simulation,
+    kind: Kind,
+    /// The call, counted from now on. `None` once it has failed or can fail no more.
+    call: Option<u64>,
+    has_hit: bool,
+}
+
+impl Injector<'_> {
+    fn begin(&self) {
+        let (errno, partial, lasting) = self.kind;
+        self.disk.inject(self.call.map(|call| Fault { call, errno, partial, lasting }));
+    }
+
+    /// How many calls there were, and which was hit first.
+    fn end(&mut self) -> (u64, Option<&'static str>) {
+        let (calls, hit) = (self.disk.calls(), self.disk.failed_call());
+        self.disk.inject(None);
+        self.has_hit |= hit.is_some();
+        self.call = match self.call {
+            Some(_) if hit.is_some() => self.kind.2.then_some(0),
+            Some(call) => Some(call - calls),
+            None => None,
+        };
+        (calls, hit)
+    }
+
+    /// Whether the error says what went wrong.
+    fn explains(&self, error: &Error, hit: Option<&str>) -> bool {
+        let by_number = match self.kind.0 {
+            libc::ENOSPC | libc::EDQUOT => ErrorKind::NoSpace,
+            libc::ENOMEM => ErrorKind::NoMemory,
+            _ => ErrorKind::Io,
+        };
+        error.os_error() == Some(self.kind.0)
+            && match hit {
+                None => false,
+                Some("sync") => [ErrorKind::Io, by_number].contains(&error.kind()),
+                // With a lasting fault another call may have failed before.
+                Some(_) => [ErrorKind::NoMemory, by_number].contains(&error.kind()),
+            }
+    }
+}
+
+struct Run<'a> {
+    case: &'a Case,
+    rng: fastrand::Rng,
+}
+
+impl Run<'_> {
+    fn open(&self, disk: &Arc<Simulation>) -> Database {
+        open(disk, &self.case.options).unwrap_or_else(|error| panic!("opening again: {error}"))
+    }
+
+    fn must(result: Result<(), String>, what: &str) {
+        if let Err(reason) = result {
+            panic!("{what}: {reason}");
+        }
+    }
+
+    /// What was promised is there after the process has died now, and after a power loss.
+    fn check_snapshot(&mut self, snapshot: &Snapshot, model: &Model) {
+        self.check_recovered(&snapshot.restart(), model, "after a restart");
+        for _ in 0..2 {
+            let seed = self.rng.u64(..);
+            self.check_recovered(&snapshot.crash(seed), model, "after a crash");
+        }
+    }
+
+    fn check_recovered(&mut self, disk: &Arc<Simulation>, model: &Model, when: &str) {
+        let db = self.open(disk);
+        Self::must(model.check_recovered(&db), when);
+        let mut program = Program::new(Model::new());
+        program.model.adopt(&db);
+        // What an open has shown is durable.
+        let crashed = disk.snapshot().crash(self.rng.u64(..));
+        Self::must(program.model.check_recovered(&self.open(&crashed)), "found, then a crash");
+        let steps = random_steps(&mut self.rng, 6);
+        run_steps(&db, &steps, &mut program);
+        db.flush().unwrap();
+        program.model.flushed();
+        let steps = random_steps(&mut self.rng, 3);
+        run_steps(&db, &steps, &mut program);
+        let crashed = disk.snapshot().crash(self.rng.u64(..));
+        Self::must(program.model.check_recovered(&self.open(&crashed)), "flushed, then a crash");
+    }
+
+    /// Lets call number `call` fail. Returns which it was, or how many there were.
+    fn run(&mut self, kind: Kind, call: Option<u64>) -> Result<&'static str, u64> {
+        let case = self.case;
+        let disk = case.disk.restart();
+        let mut program = Program::new(case.model.clone());
+        let mut faults = Injector { disk: &disk, kind, call, has_hit: false };
+        let (mut calls, mut first_hit) = (0, None);
+
+        faults.begin();
+        let opened = open(&disk, &case.options);
+        let (made, hit) = faults.end();
+        calls += made;
+        first_hit = first_hit.or(hit);
+        let db = match opened {
+            Ok(db) => db,
+            Err(error) => {
+                assert!(faults.explains(&error, hit), "open, {hit:?} failed: {error:?}");
+                self.check_snapshot(&disk.snapshot(), &program.model);
+                return first_hit.ok_or(calls);
+            }
+        };
+        assert_ne!(hit, Some("sync"), "open: a failed sync was not noticed");
+        Self::must(program.model.check_recovered(&db), "opened");
+        program.model.adopt(&db);
+
+        let mut failure: Option<Error> = None;
+        let mut steps_since = 0;
+        for step in &case.steps {
+            if steps_since == STEPS_OF_A_LASTING_FAULT {
+                faults.call = None;
+            }
+            let before = program.model.clone();
+            faults.begin();
+            let result = program.step(&db, step, &|_| ());
+            let (made, hit) = faults.end();
+            calls += made;
+            first_hit = first_hit.or(hit);
+            steps_since += usize::from(faults.has_hit);
+            let missing = matches!(&result, Err(error) if error.kind() == ErrorKind::NotFound && hit.is_none());
+            match (&failure, &result) {
+                _ if missing => {}
+                (Some(_), _) if !step.is_change() => {}
+                (Some(_), Ok(())) => {
+                    assert!(matches!(step, Step::Create(_) | Step::WriteBatch(..)), "{step:?}");
+                }
+                (Some(failure), Err(error)) => {
+                    assert_eq!(error.to_string(), failure.to_string());
+                    assert_eq!(made, 0, "{step:?} after a failed sync");
+                }
+                (None, Ok(())) => {
+                    assert_ne!(hit, Some("sync"), "{step:?}: a failed sync was not noticed");
+                }
+                (None, Err(error)) => {
+                    assert!(faults.explains(error, hit), "{step:?}, {hit:?} failed: {error:?}");
+                    if hit == Some("sync") {
+                        assert_eq!(error.kind(), ErrorKind::Io);
+                        failure = Some(error.clone());
+                    }
+                    // What a guarded overwrite has changed is put back, unless that fails as well.
+                    if let (true, true, Some(name)) =
+                        (kind.2, case.options.guarded, step.overwritten())
+                    {
+                        Self::must(program.model.adopt_torn(&db, &before, name), "torn");
+                    }
+                }
+            }
+            if hit.is_some() || result.is_err() {
+                Self::must(program.model.check(&db), &format!("after {step:?}"));
+                program.check_views();
+            }
+            if hit.is_some() && steps_since == 1 {
+                self.check_snapshot(&disk.snapshot(), &program.model);
+            }
+        }
+        Self::must(program.model.check(&db), "at the end");
+        program.release_views();
+        if first_hit.is_some() && self.rng.bool() {
+            self.check_snapshot(&disk.snapshot(), &program.model);
+        }
+
+        program.model.may_be_flushed();
+        faults.begin();
+        let closed = db.close();
+        let (made, hit) = faults.end();
+        calls += made;
+        first_hit = first_hit.or(hit);
+        assert!(disk.is_unlocked());
+        match (&closed, &failure) {
+            (Ok(()), None) => {
+                assert_ne!(hit, Some("sync"), "close: a failed sync was not noticed");
+                program.model.flushed();
+            }
+            (Ok(()), Some(_)) => panic!("close after a failed sync says nothing"),
+            (Err(error), None) => {
+                assert!(faults.explains(error, hit), "close, {hit:?} failed: {error:?}");
+            }
+            (Err(error), Some(failure)) => {
+                assert_eq!(error.to_string(), failure.to_string());
+                assert_eq!(made, 0, "close after a failed sync");
+            }
+        }
+        self.check_snapshot(&disk.snapshot(), &program.model);
+        first_hit.ok_or(calls)
+    }
+}
+
+fn sweep(guarded: bool) {
+    let seed = seed();
+    let mut faults = BTreeMap::<(&str, Kind), u64>::new();
+    for number in 0..PROGRAMS {
+        let seed = seed.wrapping_add(number);
+        let case = Case::random(&mut fastrand::Rng::with_seed(seed), guarded);
+        let run = |kind, call| {
+            let rng = fastrand::Rng::with_seed(seed);
+            let result =
+                catch_unwind(AssertUnwindSafe(|| Run { case: &case, rng }.run(kind, call)));
+            result.unwrap_or_else(|_| {
+                let steps = &case.steps;
+                panic!("RAWDB_SEED={seed} alone does it: {kind:?} at call {call:?}, {steps:?}")
+            })
+        };
+        let calls = run(KINDS[0], None).expect_err("no call fails");
+        for kind in KINDS {
+            for call in 0..calls {
+                if let Ok(hit) = run(kind, Some(call)) {
+                    *faults.entry((hit, kind)).or_default() += 1;
+                }
+            }
+        }
+    }
+    let total: u64 = faults.values().sum();
+    println!("{total} faults, guarded {guarded}");
+    for ((call, (errno, partial, lasting)), count) in &faults {
+        let name = std::io::Error::from_raw_os_error(*errno);
+        println!("{count:8} {call}: {name}, partial {partial}, lasting {lasting}");
+    }
+    assert!(total > 100 * PROGRAMS);
+}
+
+#[test]
+fn through_the_mapping() {
+    sweep(false);
+}
+
+#[test]
+fn guarded() {
+    sweep(true);
+}
