@@ -281,7 +281,7 @@ impl Engine {
     #[inline]
     pub fn check_writable(&self) -> Result<()> {
         self.check_process()?;
-        if self.hot.stopped.load(Ordering::Relaxed) {
+        if self.hot.stopped.load(Ordering::Acquire) {
             return Err(self.stopped());
         }
         Ok(())
@@ -305,7 +305,8 @@ impl Engine {
             return error;
         }
         let first = self.failure.get_or_init(|| error);
-        self.hot.stopped.store(true, Ordering::Relaxed);
+        // Who sees this sees the failure as well.
+        self.hot.stopped.store(true, Ordering::Release);
         first.clone()
     }
 
