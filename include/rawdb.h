@@ -115,21 +115,22 @@
  * share pieces. What is free within a piece that is in use is returned by rawdb_compact(), and at
  * the end of the file by rawdb_close(). With RAWDB_OPEN_GUARDED there are no such pieces.
  *
- * A call that fails for want of space has changed nothing, with one exception: on a copy-on-write
- * file system (btrfs, zfs) an overwrite of several pages (rawdb_region_write_at, _write_batch,
+ * A call that fails has changed nothing, with one exception: on a copy-on-write file system (btrfs,
+ * zfs, xfs with reflink copies) an overwrite of several pages (rawdb_region_write_at, _write_batch,
  * _truncate_write) may meet the full disk between two of them, and what came before cannot be put
- * back, because that takes space as well. The length is as before, and each page of 4 KiB in the
- * range as before or as written.
+ * back, because that takes space as well. The same holds where a device fails again. The length is
+ * as before, and each page of 4 KiB in the range as before or as written.
  *
  *
  * MEMORY
  *
  * Where address space runs out, or the heap has no room for something of a size that the caller
- * chose, the answer is RAWDB_E_NO_MEMORY. That is with guarded writes (see CAVEATS) the room of an
- * append and a copy of what is overwritten, and the list of names to be retained:
+ * or the files chose, the answer is RAWDB_E_NO_MEMORY. That is with guarded writes (see CAVEATS) the
+ * room of an append and a copy of what is overwritten, the list of names to be retained, and the
+ * table of a database that is opened:
  *
  *   rawdb_region_append_begin(), rawdb_region_write_at(), rawdb_region_write_batch(),
- *   rawdb_region_truncate_write(), rawdb_retain()
+ *   rawdb_region_truncate_write(), rawdb_retain(), rawdb_open()
  *
  * What else the library takes from the heap is small, or grows with the number of regions. When
  * that cannot be had, the process ends by abort(), as Rust programs do; what was flushed is safe.

@@ -527,7 +527,10 @@ impl Engine {
         for name in names {
             format::check_name(name).map_err(|reason| invalid_name(name, reason))?;
         }
-        let kept: std::collections::HashSet<&str> = names.iter().copied().collect();
+        // The caller chose the size.
+        let mut kept = std::collections::HashSet::new();
+        kept.try_reserve(names.len()).map_err(|_| self.no_memory(size_of_val(names) as u64))?;
+        kept.extend(names.iter().copied());
         loop {
             let victims: Vec<Arc<RegionInner>> = {
                 let table = self.table.lock();
@@ -746,5 +749,6 @@ fn create(storage: &dyn Storage) -> Result<()> {
     }
     // The identity comes last: without it there is no database. See `recovery`.
     let page = format::encode_identity(&Identity { uuid });
+    storage.set_len(File::Data, PAGE_SIZE).map_err(failed("create", File::Data))?;
     storage.write(File::Data, 0, page.bytes()).map_err(failed("write", File::Data))
 }

@@ -75,6 +75,7 @@ impl Error {
             Some(libc::EFBIG) => ErrorKind::TooLarge,
             Some(libc::EWOULDBLOCK) => ErrorKind::Locked,
             Some(libc::ENOENT) => ErrorKind::NotFound,
+            None if error.kind() == io::ErrorKind::OutOfMemory => ErrorKind::NoMemory,
             _ => ErrorKind::Io,
         };
         Error {

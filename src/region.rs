@@ -455,6 +455,8 @@ impl RegionInner {
                     &mut |engine, destination| engine.store(destination, offset, data),
                 );
             }
+            // Also where it fails: what is put back may have reached the disk as it was written.
+            writer.bytes_changed = true;
             self.overwrite(&[offset], data)?;
             self.len.store(new_len, Ordering::Release);
         }
@@ -831,6 +833,8 @@ impl Region {
                     .try_for_each(|(value, &offset)| engine.store(destination, offset, value))
             });
         }
+        // Also where it fails: what is put back may have reached the disk as it was written.
+        writer.bytes_changed = true;
         let result = inner.overwrite(offsets, values);
         drop(stripes);
         match result {
@@ -838,11 +842,7 @@ impl Region {
                 drop(writer);
                 self.write_batch(offsets, values, value_len)
             }
-            Err(error) => Err(error),
-            Ok(()) => {
-                writer.bytes_changed = true;
-                Ok(())
-            }
+            result => result,
         }
     }
 

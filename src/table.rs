@@ -156,7 +156,9 @@ impl Table {
         [want, modest, need].into_iter().filter(|&len| len <= room).find_map(|len| {
             // If the file cannot grow, its free end may still do.
             let _ = self.grow_free_end(storage, writable_window, len);
-            self.space.take_at(end, len, len)
+            // Growing the file further than needed may have replaced the window.
+            let same_window = Arc::ptr_eq(window, &self.window);
+            same_window.then(|| self.space.take_at(end, len, len))?
         })
     }
 

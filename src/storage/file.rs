@@ -73,7 +73,10 @@ impl FileStorage {
         // `regions` was there once, and an empty one in its place would say "no regions".
         let holds_something =
             data.metadata().map_err(|error| Error::io("examine", &data_path, &error))?.len() > 0;
-        if holds_something && !regions_path.exists() {
+        let regions_there = regions_path
+            .try_exists()
+            .map_err(|error| Error::io("examine", &regions_path, &error))?;
+        if holds_something && !regions_there {
             return Err(Error::new(
                 ErrorKind::Corrupt,
                 format!(

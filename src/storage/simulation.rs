@@ -648,7 +648,8 @@ impl Storage for Simulation {
             "write",
             |state| {
                 let unit = if file == File::Regions { SECTOR } else { 1 };
-                let part = state.rng.below(bytes.len().div_ceil(unit) as u64) as usize * unit;
+                let part =
+                    state.rng.below(bytes.len().div_ceil(unit).max(1) as u64) as usize * unit;
                 self.write_now(state, file, offset, &bytes[..part]);
             },
             |state| self.write_now(state, file, offset, bytes),

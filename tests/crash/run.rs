@@ -28,6 +28,9 @@ struct State {
     regions: BTreeMap<String, (u64, Vec<u8>)>,
 }
 
+/// When a sector was written to, and what it has been since.
+type Written = (u64, Vec<u8>);
+
 /// What may be found after a crash, and what is there now.
 #[derive(Clone, Default)]
 struct Model {
@@ -35,7 +38,7 @@ struct Model {
     /// A crash leaves one of these, but for sectors overwritten since.
     durable: Vec<State>,
     /// Per region and sector, what has been written there, and when.
-    history: BTreeMap<(u64, usize), Vec<(u64, Vec<u8>)>>,
+    history: BTreeMap<(u64, usize), Vec<Written>>,
     time: u64,
     ids: u64,
 }
