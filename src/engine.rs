@@ -688,7 +688,7 @@ fn find(storage: &dyn Storage) -> Result<Found> {
     let identity = storage.read_identity().map_err(|error| Error::io("read", data, &error))?;
     let data_len = storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
     let table = storage.read_regions().map_err(|error| Error::io("read", regions, &error))?;
-    recover(&place(storage), &identity, data_len, (*table).as_ref())
+    recover(&place(storage), &identity, data_len, (*table.bytes).as_ref(), &table.written)
 }
 
 /// The slots of the table that hold no region, the lowest run last. There are such: a region that

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, TryReserveError};
 use std::fmt::Write;
+use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
@@ -65,13 +66,15 @@ pub(crate) struct RecoveredRegion {
     pub reserved: u64,
 }
 
-/// Reads the first page of `data` and all of `regions`; `data_len` is the length of `data`.
+/// Reads the first page of `data` and what is `written` of `regions`, which is zero elsewhere;
+/// `data_len` is the length of `data`.
 /// `place` names the database in messages.
 pub(crate) fn recover(
     place: &str,
     identity: &[u8],
     data_len: u64,
     regions: &[u8],
+    written: &[Range<usize>],
 ) -> Result<Found> {
     let corrupt = |what: String| corrupt(place, what);
     let no_memory = |_| no_memory(place);
@@ -87,7 +90,7 @@ pub(crate) fn recover(
     }
     let headers = [read_header(regions, 0), read_header(regions, 1)];
     if Step::ForgiveUnfinishedCreation.taken()
-        && is_unfinished_creation(identity, data_len, regions, &headers)
+        && is_unfinished_creation(identity, data_len, regions, written, &headers)
     {
         return Ok(Found::Nothing);
     }
@@ -115,7 +118,7 @@ pub(crate) fn recover(
         }
     }
 
-    let sides = Sides::read(regions).map_err(no_memory)?;
+    let sides = Sides::read(regions, written).map_err(no_memory)?;
     let mut candidates: Vec<(u8, Header)> = headers
         .iter()
         .enumerate()
@@ -206,6 +209,7 @@ fn is_unfinished_creation(
     identity: &[u8],
     data_len: u64,
     regions: &[u8],
+    written: &[Range<usize>],
     headers: &[std::result::Result<Header, PageError>; 2],
 ) -> bool {
     let empty_table = headers.iter().all(|header| match header {
@@ -215,7 +219,10 @@ fn is_unfinished_creation(
     data_len <= PAGE_SIZE
         && identity.iter().all(|&byte| byte == 0)
         && empty_table
-        && regions.iter().skip(2 * PAGE_SIZE as usize).all(|&byte| byte == 0)
+        && written.iter().all(|range| {
+            let start = range.start.max(2 * PAGE_SIZE as usize).min(range.end);
+            regions[start..range.end].iter().all(|&byte| byte == 0)
+        })
 }
 
 fn read_header(regions: &[u8], page: usize) -> std::result::Result<Header, PageError> {
@@ -254,12 +261,22 @@ struct Table {
 }
 
 impl<'a> Sides<'a> {
-    fn read(regions: &'a [u8]) -> std::result::Result<Sides<'a>, TryReserveError> {
+    fn read(
+        regions: &'a [u8],
+        written: &[Range<usize>],
+    ) -> std::result::Result<Sides<'a>, TryReserveError> {
         let mut newest_generation = 0;
         let (mut invalid, mut damage) = (Vec::new(), None);
         let mut entries = Vec::new();
         let slots = format::slots_in(regions.len() as u64);
-        for slot in 0..slots {
+        let mut next = 0;
+        let numbers = written.iter().flat_map(|range| {
+            // A slot is looked at once, also where two ranges touch it.
+            let first = format::slots_in(range.start as u64).max(next);
+            next = format::slots_in((range.end as u64).next_multiple_of(2 * PAGE_SIZE)).min(slots);
+            first..next
+        });
+        for slot in numbers {
             let sides = [0, 1].map(|side| match decode_slot(regions, slot, side) {
                 Ok(entry) => {
                     newest_generation = newest_generation.max(entry.generation);
@@ -333,22 +350,14 @@ impl<'a> Sides<'a> {
     }
 
     fn describe_damage(&self, message: &mut String) {
-        let mut damaged = 0;
-        for slot in 0..self.slots {
-            for side in 0..2 {
-                let page = 2 + 2 * slot + side as u64;
-                let reason = match decode_slot(self.regions, slot, side) {
-                    Ok(_) | Err(PageError::Blank) => continue,
-                    Err(reason) => reason,
-                };
-                damaged += 1;
-                if damaged <= PAGES_NAMED {
-                    let _ = write!(message, "; regions page {page}: {reason}");
-                }
+        for &page in self.invalid.iter().take(PAGES_NAMED) {
+            let (slot, side) = ((page - 2) / 2, (page % 2) as u8);
+            if let Err(reason) = decode_slot(self.regions, slot, side) {
+                let _ = write!(message, "; regions page {page}: {reason}");
             }
         }
-        if damaged > PAGES_NAMED {
-            let _ = write!(message, "; and {} more damaged pages", damaged - PAGES_NAMED);
+        if let Some(more @ 1..) = self.invalid.len().checked_sub(PAGES_NAMED) {
+            let _ = write!(message, "; and {more} more damaged pages");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use loom::cell::{ConstPtr, UnsafeCell};
 
-use crate::storage::{File, Storage, Window};
+use crate::storage::{Contents, File, Storage, Window};
 use crate::sync::{AtomicUsize, Ordering};
 
 const PAGE: u64 = 4096;
@@ -272,8 +272,8 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn read_regions(&self) -> io::Result<Box<dyn AsRef<[u8]>>> {
-        Ok(Box::new(self.step().regions.clone()))
+    fn read_regions(&self) -> io::Result<Contents> {
+        Ok(Contents::of(self.step().regions.clone()))
     }
 
     fn read_identity(&self) -> io::Result<Vec<u8>> {

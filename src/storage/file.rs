@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{self, Read, Seek};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::{Advice, MmapOptions};
 
-use super::{File, Storage, Window};
+use super::{Contents, File, Storage, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
 use crate::format::{round_up, PAGE_SIZE};
@@ -212,6 +213,36 @@ fn read_front(file: &fs::File, len: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Where `file` may hold something else than zeros.
+fn written(file: &fs::File) -> io::Result<Vec<Range<usize>>> {
+    let metadata = file.metadata()?;
+    let len = metadata.len();
+    let mut ranges = Vec::new();
+    // As the library makes it, the file has all of its blocks (counted in units of 512 bytes).
+    if metadata.blocks() * 512 >= len {
+        ranges.push(0..len as usize);
+        return Ok(ranges);
+    }
+    let seek = |from: u64, whence| {
+        // SAFETY: a system call on an open descriptor, whose position nobody relies on.
+        match unsafe { libc::lseek64(file.as_raw_fd(), from as libc::off64_t, whence) } {
+            -1 => Err(io::Error::last_os_error()),
+            offset => Ok(offset as u64),
+        }
+    };
+    let mut end = 0;
+    loop {
+        let start = match seek(end, libc::SEEK_DATA) {
+            Ok(start) => start,
+            // Nothing is behind.
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Ok(ranges),
+            Err(error) => return Err(error),
+        };
+        end = seek(start, libc::SEEK_HOLE)?;
+        ranges.push(start as usize..end as usize);
+    }
+}
+
 /// Beyond `RLIMIT_FSIZE` the kernel sends SIGXFSZ, which ends the host program. This answers
 /// first, with the error that the kernel gives where the signal is ignored.
 fn check_file_size_limit(end: u64) -> io::Result<()> {
@@ -344,16 +375,25 @@ impl Storage for FileStorage {
         check(|| unsafe { libc::mprotect(first.cast(), len, protection) })
     }
 
-    fn read_regions(&self) -> io::Result<Box<dyn AsRef<[u8]>>> {
+    fn read_regions(&self) -> io::Result<Contents> {
+        let written = written(&self.regions)?;
         let len = self.len(File::Regions)?;
-        if len == 0 || self.holes_take_space() {
-            return Ok(Box::new(read_front(&self.regions, len)?));
+        if len == 0 {
+            return Ok(Contents::of(Vec::new()));
+        }
+        if self.holes_take_space() {
+            let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            let mut memory = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
+            for range in &written {
+                self.regions.read_exact_at(&mut memory[range.clone()], range.start as u64)?;
+            }
+            return Ok(Contents { bytes: Box::new(memory), written });
         }
         // Mapped, because recovery looks at the front of each page only.
         // SAFETY: nobody changes the file while the map is read: the lock keeps other owners of
         // the database away, and this one writes only after recovery has let go of the map.
         let map = unsafe { MmapOptions::new().map(&self.regions)? };
-        Ok(Box::new(map))
+        Ok(Contents { bytes: Box::new(map), written })
     }
 
     fn read_identity(&self) -> io::Result<Vec<u8>> {

@@ -10,6 +10,8 @@ pub mod simulation;
 
 use std::any::Any;
 use std::io;
+use std::iter;
+use std::ops::Range;
 use std::path::Path;
 
 /// The two files of a database.
@@ -63,6 +65,21 @@ impl Window {
     }
 }
 
+/// The bytes of a file, holes included.
+pub struct Contents {
+    pub(crate) bytes: Box<dyn AsRef<[u8]>>,
+    /// In ascending order, where they may be other than zero. A file that is sparse elsewhere has
+    /// cost nothing, and is not to cost its reader time or memory.
+    pub(crate) written: Vec<Range<usize>>,
+}
+
+impl Contents {
+    /// Bytes that may be anything.
+    pub(crate) fn of(bytes: Vec<u8>) -> Contents {
+        Contents { written: iter::once(0..bytes.len()).collect(), bytes: Box::new(bytes) }
+    }
+}
+
 /// The two files of one open, locked database. All offsets and lengths are bytes.
 pub trait Storage: Send + Sync {
     /// Where `file` lies, for messages.
@@ -93,7 +110,7 @@ pub trait Storage: Send + Sync {
     /// memory, as valgrind's search for leaks, need not walk through all of it.
     fn open_window(&self, window: &Window, len: u64, writable: bool) -> io::Result<()>;
     /// The whole of `regions`, to be read.
-    fn read_regions(&self) -> io::Result<Box<dyn AsRef<[u8]>>>;
+    fn read_regions(&self) -> io::Result<Contents>;
     /// The first page of `data`, or less where the file is shorter.
     fn read_identity(&self) -> io::Result<Vec<u8>>;
     /// Bytes of storage that `data` occupies.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 
-use super::{File, Storage, Window};
+use super::{Contents, File, Storage, Window};
 
 /// What a drive writes whole or not at all.
 pub const SECTOR: usize = 512;
@@ -711,10 +711,9 @@ impl Storage for Simulation {
         self.question("open_window", |_| {})
     }
 
-    fn read_regions(&self) -> io::Result<Box<dyn AsRef<[u8]>>> {
+    fn read_regions(&self) -> io::Result<Contents> {
         self.question("read_regions", |state| {
-            let bytes = state.regions.present.read(state.regions.present_len);
-            Box::new(bytes) as Box<dyn AsRef<[u8]>>
+            Contents::of(state.regions.present.read(state.regions.present_len))
         })
     }
 
