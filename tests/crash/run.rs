@@ -178,7 +178,7 @@ impl Running {
 
     /// Changes regions of the database and of the model.
     fn change(&mut self, operation: &Operation) {
-        let Running { db, model, views, buffer, .. } = self;
+        let Running { db, options, model, views, buffer, .. } = self;
         let (id, other) = (name(operation.region), name(operation.other));
         let busy = buffer.as_ref().is_some_and(|(it, _, _)| *it == id);
         let data = operation.data();
@@ -251,8 +251,10 @@ impl Running {
             Kind::BufferBegin if buffer.is_some() => Ok(()),
             Kind::BufferBegin => region.append_begin(data.len()).map(|mut taken| {
                 taken.copy_from_slice(&data);
-                // Nobody's bytes yet, but they may lie where a truncated region's were.
-                model.store(&id, len, &data);
+                if !options.guarded {
+                    // Nobody's bytes yet, but they may lie where a truncated region's were.
+                    model.store(&id, len, &data);
+                }
                 *buffer = Some((id.clone(), taken, data.len()));
             }),
             Kind::BufferEnd => match buffer.take() {
