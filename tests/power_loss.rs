@@ -217,8 +217,8 @@ impl Drive {
 
 impl Drop for Drive {
     fn drop(&mut self) {
-        // Lazily, because the loop device may take a moment to let go of the file. The session ends
-        // when it has.
+        // Lazily, because the loop device may take a moment to let go of the file; FUSE stops serving
+        // it when that has happened.
         let _ = command("umount").arg("--lazy").arg(self.file()).status();
         if !std::thread::panicking() {
             self.session.take().unwrap().join().unwrap();
