@@ -83,14 +83,23 @@
  *
  * DURABILITY
  *
- * What a call has written is seen at once by every call after it, and outlives neither the process
- * nor the machine until it is flushed.
+ * What survives what:
+ *
+ *                               process death    power loss, kernel crash, restart
+ *   a call that has returned    yes              no
+ *   a completed rawdb_flush()   yes              yes
+ *
+ * What a call has written is seen at once by every call after it. It outlives the process: when that
+ * is killed, aborts or crashes, and the system stays up, the next rawdb_open() finds the effect of
+ * every call that had returned, at once and with nothing to repair. (A call that had not is found done
+ * or not done; where it overwrites bytes in place, perhaps in part.) That holds for the files where
+ * they are: a copy of them is as of the last flush. It takes a third file beside the two others,
+ * "live", which rawdb_close() removes, and a system that has /proc.
  *
  * rawdb_flush() makes durable what was written before it. It is atomic and about everything: after
- * a power loss, or a crash of the kernel or of the process, the database opens as it stood at the
- * last completed flush, or at one that was in progress; never a mixture of the two, never a length
- * without its bytes, never a removed region back. What came after that flush is gone, with one
- * exception.
+ * a power loss or a crash of the kernel the database opens as it stood at the last completed flush,
+ * or at one that was in progress; never a mixture of the two, never a length without its bytes,
+ * never a removed region back. What came after that flush is gone, with one exception.
  *
  * The exception: bytes that a flush has made durable and that were then overwritten in place
  * (rawdb_region_write_at, _write_batch, _truncate_write, or a truncation and new appends) are, for
@@ -101,7 +110,7 @@
  * A flush trusts the device: on one that reports a sync as done before it is, nothing can be
  * durable. When a sync fails, what had been written since the last flush may be lost already and
  * must not be built upon: all writing and flushing answers RAWDB_E_IO until the database is
- * reopened.
+ * reopened, and then it is as of the last flush.
  *
  *
  * DISK SPACE
@@ -163,10 +172,15 @@
  *   die without rawdb_close(), the database may remain locked until then.
  * - Network file systems (NFS, SMB and the like) keep neither locks nor mappings in step between
  *   machines. Do not put a database there.
+ * - A disk that is taken away after the death of a process, and comes back without a restart of the
+ *   system, has lost what was not written to it. The library notices that for file systems directly
+ *   on a disk (from Linux 5.15 on), and opens the database as of its last flush; elsewhere remove the
+ *   file "live" first.
  * - Other programs must not change the files of an open database. One that shortens the data file
  *   makes this process die of SIGBUS; one that writes to it changes what views show.
  * - To copy a database, close it first. A copy of the files of an open one is at best the last
- *   flush, and may be none.
+ *   flush, and may be none. After the death of a process, open and close it first, or the copy is as
+ *   of the last flush.
  * - A disk that cannot read its own bytes back (a media error) makes reading them through the
  *   mapping end in SIGBUS, for rawdb_region_read() as for views. Only the disk knows; there is no
  *   checksum over the bytes of regions.
@@ -603,9 +617,11 @@ RAWDB_API int32_t rawdb_last_os_error(void);
  * Opens the database in the directory `path`, creating it if it does not exist.
  *
  * A database is a directory of its own with a few files in it. It is open once at a time, in one
- * process, unless it is for reading only. After a crash it is found as last flushed (see
- * DURABILITY) at once: there is nothing to repair or to wait for. Opening takes as long as it takes
- * to read the region table, and after a crash to sync the files.
+ * process, unless it is for reading only. After the death of the process that had it open it is
+ * found as that left it, after a restart of the system as last flushed (see DURABILITY), and at once:
+ * there is nothing to repair or to wait for. Opening takes as long as it takes to read the region
+ * table, and after a restart to sync the files. For writing it takes 4 KiB of disk space per region,
+ * and at least 64 KiB, which rawdb_close() gives back.
  *
  *   path     the directory, as the operating system takes it, in any encoding. Its parent must
  *            exist.
@@ -773,14 +789,18 @@ rawdb_status rawdb_get_stats(struct rawdb *db,
  *   RAWDB_E_NOT_FOUND         there is no such region.
  *   RAWDB_E_INVALID_NAME      no region can have that name.
  *   RAWDB_E_BUSY              an append to it is open (rawdb_region_append_begin).
+ *   RAWDB_E_NO_SPACE          only on file systems that need space to overwrite.
  *   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
  *
- * Durable with the next flush; until then a crash brings the region back as it was last flushed.
+ * Durable with the next flush; until then a power loss brings the region back as it was last flushed.
  * Its space is free after that flush, and after the last view of it. Any thread.
  *
  * Since 0.1.0.
  */
-RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_remove(struct rawdb *db, const char *name);
+RAWDB_API
+RAWDB_NODISCARD
+rawdb_status rawdb_remove(struct rawdb *db,
+                          const char *name);
 
 /**
  * Gives the region `from` the name `to`. Handles, views and an open append of it stay good.
@@ -798,6 +818,7 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_remove(struct rawdb *db, const char
  *   RAWDB_E_INVALID_NAME      no region can have the name `from`, or the name `to`.
  *   RAWDB_E_BUSY              an append to the region that would be replaced is open
  *                             (rawdb_region_append_begin); neither has been renamed or removed.
+ *   RAWDB_E_NO_SPACE          only on file systems that need space to overwrite.
  *   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
  *
  * Durable with the next flush. Any thread.
@@ -822,6 +843,7 @@ rawdb_status rawdb_rename(struct rawdb *db,
  *   RAWDB_E_INVALID_NAME      no region can have one of the names.
  *   RAWDB_E_BUSY              an append to one of the regions that would be removed is open
  *                             (rawdb_region_append_begin).
+ *   RAWDB_E_NO_SPACE          only on file systems that need space to overwrite.
  *   RAWDB_E_NO_MEMORY         there is no memory for a list of that length.
  *   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
  *
@@ -1031,6 +1053,7 @@ rawdb_status rawdb_region_write_batch(struct rawdb_region *region,
  *   RAWDB_E_OUT_OF_BOUNDS     len is more than the region has.
  *   RAWDB_E_BUSY              an append is open (rawdb_region_append_begin).
  *   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_READ_ONLY, RAWDB_E_FORKED
+ *   RAWDB_E_NO_SPACE          only on file systems that need space to overwrite.
  *   RAWDB_E_IO                a sync failed earlier; see rawdb_flush().
  *   RAWDB_E_PANIC
  *

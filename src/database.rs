@@ -102,7 +102,7 @@ impl Database {
     /// # Errors
     ///
     /// `NotFound`, `InvalidName`, `Busy` while an append is in progress, `ReadOnly`, `Forked`,
-    /// `Io` after a failed sync.
+    /// `Io` after a failed sync; `NoSpace` only on file systems that need space to overwrite.
     pub fn remove(&self, name: &str) -> Result<()> {
         self.engine.remove(name)
     }
@@ -114,7 +114,8 @@ impl Database {
     /// # Errors
     ///
     /// `AlreadyExists` without `replace`; `NotFound`, `InvalidName`, `Busy` where the region to be
-    /// replaced has an append in progress, `ReadOnly`, `Forked`, `Io` after a failed sync.
+    /// replaced has an append in progress, `ReadOnly`, `Forked`, `Io` after a failed sync; `NoSpace`
+    /// only on file systems that need space to overwrite.
     pub fn rename(&self, from: &str, to: &str, replace: bool) -> Result<()> {
         self.engine.rename(from, to, replace)
     }

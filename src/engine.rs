@@ -6,7 +6,7 @@
 //! 2. writer locks of regions, of several in the order of their slots,
 //! 3. the table,
 //! 4. the stripes of a region,
-//! 5. its retired places, its name; the pieces.
+//! 5. its retired places, its name; the pieces; the mirror.
 //!
 //! The system is called for something slow (sync, punch, copying a region) under no lock but the
 //! one that serialises just that: the committer's for a sync, the region's own for its bytes and
@@ -18,8 +18,9 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush::Committer;
 use crate::fork;
-use crate::format::{self, round_up, Header, Identity, PAGE_SIZE};
+use crate::format::{self, round_up, Header, Identity, RegionEntry, PAGE_SIZE};
 use crate::growth;
+use crate::live::{self, Live, Mirror, Word};
 use crate::options::Options;
 use crate::pieces::Pieces;
 use crate::recovery::{no_memory, recover, Found, Recovered};
@@ -70,6 +71,8 @@ pub(crate) struct Engine {
     failure: OnceLock<Error>,
     pub table: Apart<Mutex<Table>>,
     pub pieces: Mutex<Pieces>,
+    /// Where the table is kept for whoever opens the database after the death of this process.
+    live: Option<Live>,
     pub committer: Apart<Mutex<Committer>>,
     /// How many flushes have begun.
     pub flushes: AtomicU64,
@@ -83,14 +86,17 @@ pub(crate) struct Engine {
 impl Engine {
     /// Opens the database in `storage`, or creates one there if the options allow.
     pub fn open(storage: Arc<dyn Storage>, options: &Options) -> Result<Arc<Engine>> {
-        let recovered = match find(&*storage)? {
+        let (recovered, mirror) = match find(&*storage)? {
             Found::Table(_) if options.create_new => {
                 return Err(Error::new(
                     ErrorKind::AlreadyExists,
                     format!("{} is a database already", place(&*storage)),
                 ))
             }
-            Found::Table(recovered) => recovered,
+            Found::Table(recovered) => {
+                let mirror = find_mirror(&*storage, &recovered)?;
+                (recovered, mirror)
+            }
             Found::Nothing if options.read_only || options.no_create => {
                 return Err(Error::new(
                     ErrorKind::NotFound,
@@ -103,7 +109,7 @@ impl Engine {
                 check_address_space(&*storage, least, options.max_address_space)?;
                 create(&*storage)?;
                 match find(&*storage)? {
-                    Found::Table(recovered) => recovered,
+                    Found::Table(recovered) => (recovered, None),
                     Found::Nothing => {
                         return Err(Error::new(
                             ErrorKind::Io,
@@ -117,6 +123,7 @@ impl Engine {
         let data = storage.path(File::Data);
         let file_len =
             storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
+        let mirror = mirror.as_ref();
         let limit = match (options.max_address_space, options.read_only) {
             (0, true) => round_up(file_len),
             (limit, true) => limit.min(round_up(file_len)),
@@ -133,10 +140,10 @@ impl Engine {
         let limit = if options.read_only { file_len } else { limit };
         let window = map_generously(&*storage, file_len, limit, !guarded)?;
         if storage.holes_take_space() {
-            fill_holes(&*storage, &recovered)?;
+            fill_holes(&*storage, &recovered, mirror)?;
         }
         let no_memory = |_| no_memory(&place(&*storage));
-        let mut committer = Committer::new(&recovered).map_err(no_memory)?;
+        let mut committer = Committer::new(&recovered, mirror).map_err(no_memory)?;
         let grow = || match whole_pieces || options.read_only {
             true => Ok(()),
             false => storage
@@ -147,20 +154,23 @@ impl Engine {
             grow()?;
         }
         if !options.read_only {
-            committer.settle(&*storage, &recovered)?;
+            committer.settle(&*storage, &recovered, mirror.is_some())?;
         }
         // Not before the identity is durable: a file that is longer than it, without it, is damaged.
         grow()?;
-        let Recovered { ref header, capacity, .. } = recovered;
-        let slots = Slots {
-            free: Vec::new(),
-            vacant: vacant_runs(&recovered),
-            next: header.slots,
-            capacity,
+        // Not before the table is durable: whoever finds a mirror does not sync what it goes beyond.
+        let live = match options.read_only {
+            true => None,
+            false => Live::begin(&storage, !guarded, &recovered, mirror)?,
         };
+        let Recovered { ref header, capacity, .. } = recovered;
+        let mut used: Vec<u64> = recovered.regions(mirror).map(|region| region.slot).collect();
+        used.sort_unstable();
+        let next = header.slots.max(used.last().map_or(0, |slot| slot + 1));
+        let slots = Slots { free: Vec::new(), vacant: vacant_runs(&used, next), next, capacity };
         let space = Space::new(file_len, piece, options.effective_reclaim_threshold());
         let mut table = Table::new(space, Arc::new(window), slots, options.max_address_space);
-        table.names.try_reserve(header.regions as usize).map_err(no_memory)?;
+        table.names.try_reserve(used.len()).map_err(no_memory)?;
         let engine = Arc::new(Engine {
             hot: Apart(HotWords {
                 epoch: AtomicU64::new(1),
@@ -177,14 +187,20 @@ impl Engine {
             failure: OnceLock::new(),
             table: Apart(Mutex::new(table)),
             pieces: Mutex::new(Pieces::new(piece)),
+            live,
             committer: Apart(Mutex::new(committer)),
             flushes: AtomicU64::new(0),
             generation: AtomicU64::new(header.generation),
             holders: AtomicUsize::new(1),
         });
-        engine.enter_recovered(recovered);
-        if !options.read_only && options.min_file_len > 0 {
-            if let Err(error) = engine.reserve_file(options.min_file_len) {
+        engine.enter_recovered(&recovered, mirror);
+        if !options.read_only {
+            let entered = engine.enter_unrecorded(&recovered, mirror);
+            let complete = entered.and_then(|()| match options.min_file_len {
+                0 => Ok(()),
+                len => engine.reserve_file(len),
+            });
+            if let Err(error) = complete {
                 // Regions and engine refer to each other; closing parts them.
                 let _ = engine.close();
                 return Err(error);
@@ -194,30 +210,24 @@ impl Engine {
     }
 
     /// Fills the table with what recovery found.
-    fn enter_recovered(self: &Arc<Self>, recovered: Recovered) {
+    fn enter_recovered(self: &Arc<Self>, recovered: &Recovered, mirror: Option<&Mirror>) {
         let mut table = self.table.lock();
         let table = &mut *table;
         let file_len = table.space.file_len();
         let mut used = vec![Extent { start: 0, len: PAGE_SIZE }];
-        for found in recovered.slots {
-            let Some(region) = found.region else { continue };
-            // A crash may have cost the file its reserved end, which holds nothing. What is
-            // reserved beyond it may be given to another region, so the next table must not say
-            // otherwise.
-            let reserved = region.reserved.min(file_len.saturating_sub(region.start));
-            let extent = Extent { start: region.start, len: reserved };
-            let place = (reserved > 0).then(|| (extent, table.window.clone()));
-            if reserved > 0 {
-                used.push(extent);
-            }
-            let name: Arc<str> = region.name.into();
-            let inner =
-                RegionInner::recovered(self.clone(), found.number, name.clone(), place, region.len);
-            let abandoned = found.abandoned && Step::RewriteAbandoned.taken();
-            if !self.read_only && (abandoned || reserved < region.reserved) {
-                inner.enter_dirty(table);
-            }
+        for found in recovered.regions(mirror) {
+            let place = found.region.place(file_len);
+            used.extend(place);
+            let name: Arc<str> = found.region.name.as_str().into();
+            let window = table.window.clone();
+            let inner = RegionInner::recovered(self.clone(), name.clone(), &found, place, window);
             table.names.insert(name, inner);
+        }
+        for extent in mirror.iter().flat_map(|mirror| recovered.left_extents(mirror, file_len)) {
+            used.push(extent);
+            // Until a flush has recorded that it is given up, a power loss brings its region back.
+            let epoch = Step::KeepDurableExtentsAtOpen.taken().then(|| self.epoch());
+            table.give_up(extent, epoch);
         }
         used.sort_unstable_by_key(|extent| extent.start);
         used.push(Extent { start: file_len, len: 0 });
@@ -228,6 +238,45 @@ impl Engine {
                 table.space.give_back(Extent { start, len: end - start }, 0);
             }
         }
+    }
+
+    /// Marks as changed what the next flush has to record of what recovery found.
+    fn enter_unrecorded(&self, recovered: &Recovered, mirror: Option<&Mirror>) -> Result<()> {
+        let file_len = self.table.lock().space.file_len();
+        for found in recovered.regions(mirror) {
+            let abandoned = found.abandoned && Step::RewriteAbandoned.taken();
+            // What is reserved beyond the file may be given to another region.
+            let clipped = found.region.place(file_len).map_or(0, |place| place.len);
+            if abandoned || found.mirrored || clipped < found.region.reserved {
+                self.find_region(&found.region.name)?.enter_recovered(&found, abandoned)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records what slots hold from now on, all of them at once, for the case that this process dies.
+    /// What it gives up may be used again from then on, and not before.
+    pub fn mirror(&self, changes: &[(u64, Option<RegionEntry>)]) -> Result<()> {
+        self.live.as_ref().map_or(Ok(()), |live| live.record(changes))
+    }
+
+    /// Where the length of a region is that has been recorded.
+    pub fn mirrored_len(&self, slot: u64) -> Word {
+        self.live.as_ref().map_or(Word::NONE, |live| live.len_of(slot))
+    }
+
+    /// Records a length at such a place.
+    #[inline]
+    pub fn mirror_len(&self, word: Word, len: u64) -> Result<()> {
+        match &self.live {
+            Some(live) => live.store_len(word, len),
+            None => Ok(()),
+        }
+    }
+
+    /// The mirror, if there is one.
+    pub fn live(&self) -> Option<&Live> {
+        self.live.as_ref()
     }
 
     /// The present flush epoch.
@@ -303,6 +352,10 @@ impl Engine {
     pub fn fail(&self, error: Error) -> Error {
         if !Step::StopAfterFailedSync.taken() {
             return error;
+        }
+        // What a dead process leaves in the page cache may not be all there either.
+        if let Some(live) = self.live.as_ref().filter(|_| Step::DistrustAfterFailedSync.taken()) {
+            live.distrust();
         }
         let first = self.failure.get_or_init(|| error);
         // Who sees this sees the failure as well.
@@ -434,6 +487,8 @@ impl Engine {
         }
         self.check_writable()?;
         let slot = table.slots.take(&*self.storage)?;
+        let entry = RegionEntry { name, start: 0, len: 0, reserved: 0 };
+        self.mirror(&[(slot, Some(entry))]).inspect_err(|_| table.slots.free.push(slot))?;
         let name: Arc<str> = name.into();
         let region = RegionInner::new(self.clone(), slot, name.clone());
         // Takes the writer lock after the table's, which no one else can want yet.
@@ -471,6 +526,7 @@ impl Engine {
             return Err(region.busy());
         }
         let mut table = self.table.lock();
+        self.mirror(&[(region.slot, None)])?;
         take_out(&mut table, region, &mut writer);
         Ok(())
     }
@@ -497,6 +553,10 @@ impl Engine {
             }) else {
                 continue;
             };
+            let index = |region: &Arc<RegionInner>| {
+                let index = involved.iter().position(|it| Arc::ptr_eq(it, region));
+                index.expect("the region is involved")
+            };
             if let Some(target) = &target {
                 if !replace {
                     return Err(Error::new(
@@ -504,15 +564,17 @@ impl Engine {
                         format!("cannot rename {from:?}: there is a region {to:?}"),
                     ));
                 }
-                let index = involved.iter().position(|it| Arc::ptr_eq(it, target));
-                let writer = &mut writers[index.expect("the target is involved")];
-                if writer.is_appending() {
+                if writers[index(target)].is_appending() {
                     return Err(target.busy());
                 }
-                take_out(&mut table, target, writer);
             }
-            let index = involved.iter().position(|it| Arc::ptr_eq(it, &region));
-            let writer = &mut writers[index.expect("the region is involved")];
+            let removed = target.iter().map(|target| (target.slot, None));
+            let changes = removed.chain([(region.slot, Some(region.entry(to)))]);
+            self.mirror(&changes.collect::<Vec<_>>())?;
+            if let Some(target) = &target {
+                take_out(&mut table, target, &mut writers[index(target)]);
+            }
+            let writer = &mut writers[index(&region)];
             region.touch_in_new_epoch(writer, &mut table);
             table.names.remove(from);
             region.set_name(writer, new_name.clone());
@@ -549,6 +611,8 @@ impl Engine {
             if let Some((region, _)) = pairs.find(|(_, writer)| writer.is_appending()) {
                 return Err(region.busy());
             }
+            let changes: Vec<_> = involved.iter().map(|region| (region.slot, None)).collect();
+            self.mirror(&changes)?;
             for (region, writer) in involved.iter().zip(&mut writers) {
                 take_out(&mut table, region, writer);
             }
@@ -585,7 +649,10 @@ impl Engine {
                 format!("{count} regions are more than a database can hold"),
             ));
         }
-        self.table.lock().slots.grow(&*self.storage, count)
+        let mut table = self.table.lock();
+        table.slots.grow(&*self.storage, count)?;
+        let slots = count.max(table.slots.next);
+        self.live.as_ref().map_or(Ok(()), |live| live.reserve(slots))
     }
 
     /// Flushes and takes every handle out of use. The files stay locked while views are open.
@@ -606,6 +673,9 @@ impl Engine {
                 .and_then(|()| self.cut_file())
                 .and_then(|()| self.punch_last_piece())
         };
+        if let (Some(live), Ok(())) = (&self.live, &result) {
+            live.remove();
+        }
         let mut table = self.table.lock();
         table.dirty.clear();
         let names = std::mem::take(&mut table.names);
@@ -687,20 +757,29 @@ fn find(storage: &dyn Storage) -> Result<Found> {
     let (data, regions) = (storage.path(File::Data), storage.path(File::Regions));
     let identity = storage.read_identity().map_err(|error| Error::io("read", data, &error))?;
     let data_len = storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
-    let table = storage.read_regions().map_err(|error| Error::io("read", regions, &error))?;
+    let table = storage.read(File::Regions).map_err(|error| Error::io("read", regions, &error))?;
     recover(&place(storage), &identity, data_len, (*table.bytes).as_ref(), &table.written)
 }
 
-/// The slots of the table that hold no region, the lowest run last. There are such: a region that
-/// is removed before its first flush leaves a slot that was never written.
-fn vacant_runs(recovered: &Recovered) -> Vec<Range<u64>> {
+/// Looks for a mirror that goes beyond the table that was found.
+fn find_mirror(storage: &dyn Storage, recovered: &Recovered) -> Result<Option<Mirror>> {
+    let Some(mirror) = live::read(storage, recovered)? else { return Ok(None) };
+    let data = storage.path(File::Data);
+    let data_len = storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
+    let fits = recovered.fits(&mirror, data_len) || !Step::CheckMirroredPlaces.taken();
+    Ok(fits.then_some(mirror))
+}
+
+/// The slots below `next` that hold no region, the lowest run last. There are such: a region that
+/// is removed before its first flush leaves a slot that was never written. `used` are the others.
+fn vacant_runs(used: &[u64], next: u64) -> Vec<Range<u64>> {
     let mut runs = Vec::new();
-    let mut end = recovered.header.slots;
-    for slot in recovered.slots.iter().rev().filter(|slot| slot.region.is_some()) {
-        if slot.number + 1 < end {
-            runs.push(slot.number + 1..end);
+    let mut end = next;
+    for &slot in used.iter().rev() {
+        if slot + 1 < end {
+            runs.push(slot + 1..end);
         }
-        end = slot.number;
+        end = slot;
     }
     if end > 0 {
         runs.push(0..end);
@@ -710,8 +789,8 @@ fn vacant_runs(recovered: &Recovered) -> Vec<Range<u64>> {
 
 /// Gives all bytes of all regions blocks, so that looking at them takes none. A backup may have
 /// come back with holes in it.
-fn fill_holes(storage: &dyn Storage, recovered: &Recovered) -> Result<()> {
-    for region in recovered.slots.iter().filter_map(|slot| slot.region.as_ref()) {
+fn fill_holes(storage: &dyn Storage, recovered: &Recovered, mirror: Option<&Mirror>) -> Result<()> {
+    for region in recovered.regions(mirror).map(|it| it.region) {
         if region.len > 0 {
             storage
                 .allocate(File::Data, region.start, region.len)

@@ -4,12 +4,13 @@
 //! moment, syncs `data`, and then writes the changed slots and a header to `regions` and syncs
 //! that. Writers go on meanwhile, in the next epoch.
 
-use std::collections::{HashMap, HashSet, TryReserveError};
+use std::collections::{BTreeSet, HashMap, HashSet, TryReserveError};
 use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, Entry, Header, Identity, RegionEntry, MAX_GENERATION, PAGE_SIZE};
+use crate::live::Mirror;
 use crate::recovery::{Recovered, RecoveredSlot};
 use crate::region::{Change, Cut, RegionInner};
 use crate::steps::Step;
@@ -23,9 +24,10 @@ pub(crate) struct Committer {
     header_page: u8,
     /// Slots with an entry. Others do not take memory: a sparse file has any number of them.
     slots: HashMap<u64, DurableSlot>,
-    /// Vacant slots on whose other side an interrupted flush has left an entry that the next
-    /// header would bring to life.
-    haunted: Vec<u64>,
+    /// Slots to be recorded as vacant: on whose other side an interrupted flush has left an entry that
+    /// the next header would bring to life, or whose region was removed by a process that died before
+    /// its flush.
+    vacated: BTreeSet<u64>,
     next_generation: u64,
     /// `data` may have bytes that no sync has covered.
     data_dirty: bool,
@@ -44,20 +46,22 @@ struct DurableSlot {
 const NEVER_WRITTEN: DurableSlot = DurableSlot { side: 1, digest: 0 };
 
 impl Committer {
-    pub fn new(recovered: &Recovered) -> std::result::Result<Committer, TryReserveError> {
+    pub fn new(
+        recovered: &Recovered,
+        mirror: Option<&Mirror>,
+    ) -> std::result::Result<Committer, TryReserveError> {
         let mut slots = HashMap::new();
         slots.try_reserve(recovered.slots.len())?;
         let durable = |slot: &RecoveredSlot| DurableSlot { side: slot.side, digest: slot.digest };
         slots.extend(recovered.slots.iter().map(|slot| (slot.number, durable(slot))));
         let haunted = recovered.slots.iter().filter(|it| it.abandoned && it.region.is_none());
+        let haunted = haunted.filter(|_| Step::VacateAbandoned.taken()).map(|slot| slot.number);
+        let removed = mirror.into_iter().flat_map(|mirror| recovered.removed(mirror));
         Ok(Committer {
             header: recovered.header,
             header_page: recovered.header_page,
             slots,
-            haunted: haunted
-                .filter(|_| Step::VacateAbandoned.taken())
-                .map(|slot| slot.number)
-                .collect(),
+            vacated: haunted.chain(removed).collect(),
             next_generation: recovered.newest_generation + 1,
             data_dirty: false,
             succeeded: 0,
@@ -68,8 +72,16 @@ impl Committer {
     /// process that died before a sync, or whose sync failed, after which the kernel calls pages
     /// clean that it has not written. Until this is done nothing may be reused or overwritten that
     /// an older table needs. Also takes the mark of a closed database away.
-    pub fn settle(&mut self, storage: &dyn Storage, recovered: &Recovered) -> Result<()> {
-        if !recovered.clean {
+    ///
+    /// Where there is a mirror, the next flush syncs what the last process has written, and whoever
+    /// began the mirror has settled what was before.
+    pub fn settle(
+        &mut self,
+        storage: &dyn Storage,
+        recovered: &Recovered,
+        mirrored: bool,
+    ) -> Result<()> {
+        if !recovered.clean && !mirrored {
             // The last process may have created the database, and overwritten bytes without a flush.
             let identity = format::encode_identity(&Identity { uuid: self.header.uuid });
             if Step::SettleIdentity.taken() {
@@ -138,12 +150,12 @@ impl Committer {
             .filter(|(_, cut)| !matches!(cut.change, Change::None))
             .map(|(slot, cut)| (*slot, &cut.change))
             .collect();
-        if changes.is_empty() && self.haunted.is_empty() {
+        if changes.is_empty() && self.vacated.is_empty() {
             return Ok(());
         }
         let taken: HashSet<u64> = changes.iter().map(|&(slot, _)| slot).collect();
-        self.haunted.retain(|slot| !taken.contains(slot));
-        changes.extend(self.haunted.iter().map(|&slot| (slot, &Change::Vacate)));
+        self.vacated.retain(|slot| !taken.contains(slot));
+        changes.extend(self.vacated.iter().map(|&slot| (slot, &Change::Vacate)));
 
         let storage = &*engine.storage;
         // Whatever becomes of this flush, its generation is not used again: what it leaves on the
@@ -183,6 +195,9 @@ impl Committer {
             true => 1 - self.header_page,
             false => self.header_page,
         };
+        if let Some(live) = engine.live() {
+            live.set_attempted(generation)?;
+        }
         let offset = format::header_offset(header_page);
         write(storage, File::Regions, offset, format::encode_header(&header).sectors())?;
         if Step::SyncRegions.taken() {
@@ -192,8 +207,12 @@ impl Committer {
         self.slots.extend(written);
         self.header = header;
         self.header_page = header_page;
-        self.haunted.clear();
+        self.vacated.clear();
         engine.generation.store(generation, Ordering::Relaxed);
+        if let Some(live) = engine.live() {
+            // Without, it is only trusted in more cases.
+            let _ = live.set_durable(generation);
+        }
         Ok(())
     }
 

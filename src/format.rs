@@ -10,6 +10,7 @@ use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::steps::Step;
+use crate::storage::FileId;
 
 /// The unit of allocation in both files and the size of every page of metadata. Fixed in the
 /// format, whatever the machine's page size is.
@@ -63,6 +64,13 @@ const ENTRY_USED: usize = 64; // and the name after it
 const KIND_IDENTITY: u16 = 1;
 const KIND_HEADER: u16 = 2;
 const KIND_SLOT: u16 = 3;
+const KIND_MIRROR: u16 = 4;
+
+// First page of `live`.
+const AT_BOOT_ID: Range<usize> = 48..64;
+const AT_FILE_IDS: Range<usize> = 64..128; // of `data`, then of `regions`
+const FILE_ID_LEN: usize = 32;
+const MIRROR_USED: usize = 128;
 
 const STATE_VACANT: u32 = 0;
 const STATE_REGION: u32 = 1;
@@ -85,6 +93,14 @@ pub(crate) struct Header {
     /// Whether a writer has closed the database since this was its table, with everything synced.
     /// As long as one has it open, at most one header says so.
     pub closed: bool,
+}
+
+/// The first page of `live`: what its mirror belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MirrorIdentity {
+    pub uuid: [u8; 16],
+    pub boot_id: [u8; 16],
+    pub files: [FileId; 2],
 }
 
 /// One side of a slot.
@@ -129,6 +145,10 @@ impl Page {
 
     pub fn bytes(&self) -> &[u8] {
         &self.0[..]
+    }
+
+    pub fn used(&self) -> &[u8] {
+        &self.0[..used(&self.0[..])]
     }
 
     /// The sectors with used bytes. Nothing reads the others, and in a copy of a file they may be
@@ -181,6 +201,19 @@ pub(crate) fn encode_header(header: &Header) -> Page {
     page.set(AT_DIGEST, &header.digest.to_le_bytes());
     page.set(AT_CLOSED, &u32::from(header.closed).to_le_bytes());
     page.seal(HEADER_USED)
+}
+
+pub(crate) fn encode_mirror(identity: &MirrorIdentity) -> Page {
+    let mut page = Page::new(KIND_MIRROR, 0);
+    page.set(AT_VERSION, &FORMAT_VERSION.to_le_bytes());
+    page.set(AT_PAGE_SIZE, &(PAGE as u32).to_le_bytes());
+    page.set(AT_UUID, &identity.uuid);
+    page.set(AT_BOOT_ID, &identity.boot_id);
+    let fields =
+        identity.files.iter().flat_map(|file| [file.device, file.disk, file.inode, file.born]);
+    let fields: Vec<u8> = fields.flat_map(u64::to_le_bytes).collect();
+    page.set(AT_FILE_IDS, &fields);
+    page.seal(MIRROR_USED)
 }
 
 pub(crate) fn encode_entry(entry: &Entry) -> Page {
@@ -278,6 +311,22 @@ pub(crate) fn decode_header(page: &[u8]) -> Decoded<Header> {
     })
 }
 
+pub(crate) fn decode_mirror(page: &[u8]) -> Decoded<MirrorIdentity> {
+    check_prefix(page, KIND_MIRROR, MIRROR_USED..=MIRROR_USED)?;
+    check_version(page)?;
+    let file_id = |at: usize| FileId {
+        device: u64_at(page, at..at + 8),
+        disk: u64_at(page, at + 8..at + 16),
+        inode: u64_at(page, at + 16..at + 24),
+        born: u64_at(page, at + 24..at + 32),
+    };
+    Ok(MirrorIdentity {
+        uuid: array(page, AT_UUID),
+        boot_id: array(page, AT_BOOT_ID),
+        files: [file_id(AT_FILE_IDS.start), file_id(AT_FILE_IDS.start + FILE_ID_LEN)],
+    })
+}
+
 pub(crate) fn decode_entry(page: &[u8]) -> Decoded<Entry<'_>> {
     check_prefix(page, KIND_SLOT, ENTRY_USED..=ENTRY_USED + MAX_NAME_LEN)?;
     let generation = generation(page)?;
@@ -346,9 +395,10 @@ pub(crate) fn check_name(name: &str) -> std::result::Result<(), &'static str> {
     }
 }
 
-/// The checks that every page must pass, whatever it holds.
+/// The checks that every page must pass, whatever it holds. Of a page that shares its place with
+/// others there is less than a whole one.
 fn check_prefix(page: &[u8], kind: u16, lengths: std::ops::RangeInclusive<usize>) -> Decoded<()> {
-    assert_eq!(page.len(), PAGE, "pages are read whole");
+    assert!(page.len() >= *lengths.end(), "what can be used of a page is read");
     if page[..ENTRY_USED].iter().all(|&byte| byte == 0) {
         return Err(PageError::Blank);
     }
@@ -358,7 +408,7 @@ fn check_prefix(page: &[u8], kind: u16, lengths: std::ops::RangeInclusive<usize>
     let used = used(page);
     // The bound comes before the checksum, which reads that many bytes. A newer format may use
     // more bytes than this one; it is still told by its version.
-    if !(AT_PAGE_SIZE.end..=PAGE).contains(&used) {
+    if !(AT_PAGE_SIZE.end..=page.len()).contains(&used) {
         return Err(PageError::Field { name: "used", value: used as u64 });
     }
     let (stored, computed) = (u32_at(page, AT_CHECKSUM), checksum(&page[..used]));

@@ -20,13 +20,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`Database`] is a directory with two files. A [`Region`] is a named run of bytes in it that
+//! A [`Database`] is a directory with two files, and a third while it is open for writing. A [`Region`] is a named run of bytes in it that
 //! can be appended to, overwritten, shortened, renamed and removed. A [`View`] is a slice of a
 //! region's bytes, straight from the page cache: they do not change, move or vanish while it is
 //! open, whatever is done to the region or the database, and nothing ever waits for it.
 //!
-//! [`Database::flush`] is the point of durability. It is atomic over all regions, and writers do
-//! not wait for it. A full disk is an error, not a signal.
+//! The death of the process loses nothing that had returned. [`Database::flush`] is the point of
+//! durability for everything else that can happen. It is atomic over all regions, and writers do not
+//! wait for it. A full disk is an error, not a signal.
 //!
 //! The same engine has a C interface, declared in `include/rawdb.h`.
 
@@ -42,6 +43,7 @@ mod flush;
 mod fork;
 mod format;
 mod growth;
+mod live;
 #[cfg(all(test, loom))]
 mod models;
 mod options;

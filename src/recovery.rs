@@ -12,6 +12,8 @@ use crate::format::{
     self, decode_entry, decode_header, decode_identity, round_up, Header, PageError, MAX_FILE_LEN,
     PAGE_SIZE,
 };
+use crate::live::Mirror;
+use crate::space::Extent;
 use crate::steps::Step;
 
 /// How many damaged pages a message names.
@@ -164,7 +166,10 @@ pub(crate) fn recover(
                     "regions page {damaged}: {reason}; no crash leaves it so{rejected}"
                 )));
             }
-            check_table(place, &table, data_len)?;
+            let regions = table.slots.iter().filter_map(|slot| Some((slot, slot.region.as_ref()?)));
+            let pages =
+                regions.map(|(slot, region)| (2 + 2 * slot.number + slot.side as u64, region));
+            check_table(place, pages, table.regions, data_len)?;
             let newest_header = candidates[0].1.generation;
             return Ok(Found::Table(Recovered {
                 header: *header,
@@ -381,53 +386,192 @@ fn page_of(regions: &[u8], slot: u64, side: u8) -> &[u8] {
 }
 
 /// What only the table as a whole can show: places inside the file, none of them shared, and names
-/// that are used once.
-fn check_table(place: &str, table: &Table, data_len: u64) -> Result<()> {
-    type Found<'a> = (&'a RecoveredSlot, &'a RecoveredRegion);
-    let page = |(slot, _): Found| 2 + 2 * slot.number + slot.side as u64;
+/// that are used once. Each region comes with the number of the page that says so.
+fn check_table<'a>(
+    place: &str,
+    regions: impl Iterator<Item = (u64, &'a RecoveredRegion)>,
+    count: u64,
+    data_len: u64,
+) -> Result<()> {
     let corrupt = |what: String| Err(corrupt(place, what));
-    let count = table.regions as usize;
-    let mut names: HashMap<&str, Found> = HashMap::new();
-    let mut places: Vec<(u64, u64, Found)> = Vec::new();
+    let count = count as usize;
+    let mut names: HashMap<&str, u64> = HashMap::new();
+    let mut places: Vec<(u64, u64, u64, &str)> = Vec::new();
     names.try_reserve(count).map_err(|_| no_memory(place))?;
     places.try_reserve_exact(count).map_err(|_| no_memory(place))?;
-    for slot in &table.slots {
-        let Some(region) = &slot.region else { continue };
-        let found = (slot, region);
-        if let Some(other) = names.insert(&region.name, found) {
+    for (page, region) in regions {
+        if let Some(other) = names.insert(&region.name, page) {
             return corrupt(format!(
-                "regions page {}: field name: {:?} is also the name on page {}",
-                page(found),
+                "regions page {page}: field name: {:?} is also the name on page {other}",
                 region.name,
-                page(other)
             ));
         }
         if region.reserved == 0 {
             continue;
         }
         // The format limits every number to 1 EiB, so these sums fit.
-        let needed = region.start + round_up(region.len);
+        let needed = region.needed().end();
         if needed > data_len {
             return corrupt(format!(
-                "regions page {}: field len: region {:?} ends at {needed}, and data at {data_len}",
-                page(found),
+                "regions page {page}: field len: region {:?} ends at {needed}, and data at \
+                 {data_len}",
                 region.name
             ));
         }
-        places.push((region.start, region.start + region.reserved, found));
+        places.push((region.start, region.start + region.reserved, page, &region.name));
     }
-    places.sort_unstable_by_key(|&(start, end, (slot, _))| (start, end, slot.number));
+    places.sort_unstable();
     for pair in places.windows(2) {
-        let [(_, end, first), (start, _, second)] = [pair[0], pair[1]];
+        let [(_, end, other_page, other), (start, _, page, name)] = [pair[0], pair[1]];
         if start < end {
             return corrupt(format!(
-                "regions page {}: field start: region {:?} overlaps {:?} of page {}",
-                page(second),
-                second.1.name,
-                first.1.name,
-                page(first)
+                "regions page {page}: field start: region {name:?} overlaps {other:?} of page \
+                 {other_page}"
             ));
         }
     }
     Ok(())
+}
+
+impl RecoveredRegion {
+    /// The pages that its bytes are on.
+    fn needed(&self) -> Extent {
+        Extent { start: self.start, len: round_up(self.len) }
+    }
+
+    /// Its place, where it has one, as far as a file of `file_len` bytes goes. A crash may have cost
+    /// the file a reserved end, which holds nothing and may be given to another region.
+    pub fn place(&self, file_len: u64) -> Option<Extent> {
+        let len = self.reserved.min(file_len.saturating_sub(self.start));
+        (len > 0).then_some(Extent { start: self.start, len })
+    }
+}
+
+/// A region as it is, and as the durable table has the slot that it is in.
+pub(crate) struct Region<'a> {
+    pub slot: u64,
+    pub region: &'a RecoveredRegion,
+    pub durable: Option<&'a RecoveredRegion>,
+    /// See [`RecoveredSlot::abandoned`].
+    pub abandoned: bool,
+    /// It is in the mirror: its bytes may have changed since the last flush.
+    pub mirrored: bool,
+}
+
+impl Region<'_> {
+    /// Whether the durable table has its bytes where they are.
+    pub fn is_in_place(&self) -> bool {
+        self.durable.is_some_and(|it| it.reserved > 0 && it.start == self.region.start)
+    }
+}
+
+impl Recovered {
+    fn slot(&self, number: u64) -> Option<&RecoveredSlot> {
+        let index = self.slots.binary_search_by_key(&number, |slot| slot.number).ok()?;
+        Some(&self.slots[index])
+    }
+
+    /// What the durable table has in a slot.
+    fn durable(&self, slot: u64) -> Option<&RecoveredRegion> {
+        self.slot(slot)?.region.as_ref()
+    }
+
+    /// All regions: those of the mirror, and of the durable table those whose slots the mirror does
+    /// not have.
+    pub fn regions<'a>(
+        &'a self,
+        mirror: Option<&'a Mirror>,
+    ) -> impl Iterator<Item = Region<'a>> + 'a {
+        let in_mirror = move |slot| mirror.is_some_and(|it| it.slots.contains_key(&slot));
+        let unchanged = self.slots.iter().filter(move |slot| !in_mirror(slot.number));
+        let unchanged = unchanged.filter_map(|slot| {
+            let region = slot.region.as_ref()?;
+            let RecoveredSlot { number, abandoned, .. } = *slot;
+            Some(Region { slot: number, region, durable: Some(region), abandoned, mirrored: false })
+        });
+        let mirrored = mirror.into_iter().flat_map(|mirror| &mirror.slots);
+        let mirrored = mirrored.filter_map(|(&slot, found)| {
+            let (region, known) = (found.region.as_ref()?, self.slot(slot));
+            let durable = known.and_then(|it| it.region.as_ref());
+            let abandoned = known.is_some_and(|it| it.abandoned);
+            Some(Region { slot, region, durable, abandoned, mirrored: true })
+        });
+        unchanged.chain(mirrored)
+    }
+
+    /// Slots of the durable table whose regions have been removed since.
+    pub fn removed<'a>(&'a self, mirror: &'a Mirror) -> impl Iterator<Item = u64> + 'a {
+        let vacant = mirror.slots.iter().filter(|(_, found)| found.region.is_none());
+        vacant.map(|(&slot, _)| slot).filter(|&slot| self.durable(slot).is_some())
+    }
+
+    /// Places of the durable table where no region is any more, and the regions that were there: of
+    /// slots that the mirror says otherwise about.
+    fn left_places<'a>(
+        &'a self,
+        mirror: &'a Mirror,
+    ) -> impl Iterator<Item = &'a RecoveredRegion> + 'a {
+        mirror.slots.iter().filter_map(|(&slot, found)| {
+            let durable = self.durable(slot).filter(|it| it.reserved > 0)?;
+            let left = found.region.as_ref().is_none_or(|it| it.start != durable.start);
+            left.then_some(durable)
+        })
+    }
+
+    /// Whether the mirror's regions are possible, and leave what the durable table needs alone. It is
+    /// as strict as the checks of `regions`: what a mirror is wrong about, it may be wrong about
+    /// everywhere.
+    pub fn fits(&self, mirror: &Mirror, data_len: u64) -> bool {
+        let count = self.regions(Some(mirror)).count() as u64;
+        let regions = self.regions(Some(mirror)).map(|it| (it.slot, it.region));
+        let in_place = self.regions(Some(mirror)).filter(Region::is_in_place);
+        // The next flush needs room in `regions`; and only a power loss costs a place its end.
+        let is_whole = mirror.slots.iter().all(|(&slot, found)| {
+            slot < self.capacity
+                && found.region.as_ref().is_none_or(|it| it.start + it.reserved <= data_len)
+        });
+        is_whole
+            && check_table("", regions, count, data_len).is_ok()
+            && in_place
+                .flat_map(|it| it.durable.map(|durable| (it.region, durable)))
+                .all(|(region, durable)| durable.len <= region.reserved)
+            && {
+                let places = self.places(mirror, data_len);
+                self.left_places(mirror).map(RecoveredRegion::needed).all(|needed| {
+                    needed.len == 0 || outside(needed, &places).next() == Some(needed)
+                })
+            }
+    }
+
+    /// The places of all regions, in order.
+    fn places(&self, mirror: &Mirror, file_len: u64) -> Vec<Extent> {
+        let regions = self.regions(Some(mirror));
+        let mut places: Vec<_> = regions.filter_map(|it| it.region.place(file_len)).collect();
+        places.sort_unstable_by_key(|place| place.start);
+        places
+    }
+
+    /// Extents that the durable table has, and no region any more.
+    pub fn left_extents(&self, mirror: &Mirror, file_len: u64) -> Vec<Extent> {
+        let places = self.places(mirror, file_len);
+        let left = self.left_places(mirror).filter_map(|it| it.place(file_len));
+        left.flat_map(|left| outside(left, &places).collect::<Vec<_>>()).collect()
+    }
+}
+
+/// The parts of `extent` that are in none of `places`, which are in order.
+fn outside(extent: Extent, places: &[Extent]) -> impl Iterator<Item = Extent> + '_ {
+    let first = places.partition_point(|place| place.end() <= extent.start);
+    let after = Extent { start: extent.end(), len: 0 };
+    let mut start = extent.start;
+    places[first..]
+        .iter()
+        .copied()
+        .take_while(move |it| it.start < extent.end())
+        .chain([after])
+        .filter_map(move |place| {
+            let part = Extent { start, len: place.start.saturating_sub(start) };
+            start = place.end();
+            (part.len > 0).then_some(part)
+        })
 }

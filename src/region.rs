@@ -12,8 +12,10 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{round_up, MAX_FILE_LEN};
+use crate::format::{round_up, RegionEntry, MAX_FILE_LEN};
 use crate::growth;
+use crate::live::Word;
+use crate::recovery;
 use crate::space::Extent;
 use crate::steps::Step;
 use crate::storage::Window;
@@ -76,6 +78,9 @@ pub(crate) struct Writer {
     forgotten: u64,
     /// What [`Region::reserve`] was asked for. Kept across moves, until the database is compacted.
     promised: u64,
+    /// Where the mirror has the region's length; nowhere until the region is changed for the first
+    /// time since the database was opened.
+    mirrored_len: Word,
     /// No view of the place ends behind this.
     viewed_end: u64,
     /// An [`AppendBuffer`] is out.
@@ -125,25 +130,35 @@ struct Destination {
 }
 
 impl RegionInner {
-    /// A region without bytes. The caller enters it into the table.
+    /// A region without bytes, whose slot the mirror has. The caller enters it into the table.
     pub fn new(engine: Arc<Engine>, slot: u64, name: Arc<str>) -> Arc<RegionInner> {
-        RegionInner::with_place(engine, slot, name, None, 0)
+        let mirrored_len = engine.mirrored_len(slot);
+        RegionInner::with_place(engine, slot, name, None, 0, |writer| {
+            writer.mirrored_len = mirrored_len;
+        })
     }
 
-    /// A region as the durable table has it.
+    /// A region as recovery has found it; `place` is in `window`.
     pub fn recovered(
         engine: Arc<Engine>,
-        slot: u64,
         name: Arc<str>,
-        place: Option<(Extent, Arc<Window>)>,
-        len: u64,
+        found: &recovery::Region,
+        place: Option<Extent>,
+        window: Arc<Window>,
     ) -> Arc<RegionInner> {
-        let region = RegionInner::with_place(engine, slot, name, place, len);
-        let mut writer = region.writer.lock();
-        writer.in_table = true;
-        writer.slot_in_table = true;
-        drop(writer);
-        region
+        let mirrored_len = match found.mirrored {
+            true => engine.mirrored_len(found.slot),
+            false => Word::NONE,
+        };
+        let place = place.map(|extent| (extent, window));
+        RegionInner::with_place(engine, found.slot, name, place, found.region.len, |writer| {
+            writer.mirrored_len = mirrored_len;
+            writer.slot_in_table = found.durable.is_some();
+            writer.in_table = found.is_in_place();
+            let durable_len = found.durable.filter(|_| writer.in_table).map_or(0, |it| it.len);
+            writer.cut_len = durable_len;
+            writer.earlier_len = durable_len;
+        })
     }
 
     fn with_place(
@@ -152,11 +167,32 @@ impl RegionInner {
         name: Arc<str>,
         place: Option<(Extent, Arc<Window>)>,
         len: u64,
+        complete: impl FnOnce(&mut Writer),
     ) -> Arc<RegionInner> {
         let (first, extent, window) = match place {
             Some((extent, window)) => (window.at(extent.start), extent, Some(window)),
             None => (ptr::null_mut(), Extent { start: 0, len: 0 }, None),
         };
+        let mut writer = Writer {
+            window,
+            // A backup may have come back with holes in it.
+            allocated: 0,
+            forgotten: 0,
+            promised: 0,
+            mirrored_len: Word::NONE,
+            viewed_end: len,
+            appending: false,
+            epoch: 0,
+            entry_changed: false,
+            bytes_changed: false,
+            cut_epoch: 0,
+            cut: None,
+            in_table: false,
+            slot_in_table: false,
+            cut_len: 0,
+            earlier_len: 0,
+        };
+        complete(&mut writer);
         let region = Arc::new(RegionInner {
             engine,
             slot,
@@ -168,24 +204,7 @@ impl RegionInner {
             },
             state: AtomicU8::new(LIVE),
             name: Mutex::new(name),
-            writer: Mutex::new(Writer {
-                window,
-                // A backup may have come back with holes in it.
-                allocated: 0,
-                forgotten: 0,
-                promised: 0,
-                viewed_end: len,
-                appending: false,
-                epoch: 0,
-                entry_changed: false,
-                bytes_changed: false,
-                cut_epoch: 0,
-                cut: None,
-                in_table: false,
-                slot_in_table: false,
-                cut_len: len,
-                earlier_len: len,
-            }),
+            writer: Mutex::new(writer),
             pins: Pins::new(),
         });
         region.pins.attach(Arc::as_ptr(&region));
@@ -196,9 +215,10 @@ impl RegionInner {
         self.name.lock().clone()
     }
 
-    /// With writer and table lock held.
+    /// With writer and table lock held. The mirror has the name already.
     pub fn set_name(&self, writer: &mut Writer, name: Arc<str>) {
         *self.name.lock() = name;
+        writer.mirrored_len = self.engine.mirrored_len(self.slot);
         writer.entry_changed = true;
     }
 
@@ -260,19 +280,44 @@ impl RegionInner {
         Ok(writer)
     }
 
-    /// Makes the change that is about to happen part of the present flush epoch.
+    /// The region as it is, under `name`. For the holder of the writer lock.
+    pub fn entry<'a>(&self, name: &'a str) -> RegionEntry<'a> {
+        let Extent { start, len: reserved } = self.place.extent();
+        RegionEntry { name, start, len: self.len.load(Ordering::Relaxed), reserved }
+    }
+
+    /// Makes the change that is about to happen part of the present flush epoch, and has the region in
+    /// the mirror.
     #[inline]
-    fn touch(self: &Arc<Self>, writer: &mut Writer) {
+    fn touch(self: &Arc<Self>, writer: &mut Writer) -> Result<()> {
         // A flush ends an epoch by counting it up. So a change is part of the flush, or not, by
         // what is read here; who sees a change of another thread before making one reads the same
         // or a later epoch. This makes the flushed state one moment of all regions together,
         // although no lock ever holds them all.
         if writer.epoch != self.engine.epoch() {
-            self.touch_in_new_epoch(writer, &mut self.engine.table.lock());
+            self.touch_first(writer)?;
         }
+        Ok(())
     }
 
-    /// [`touch`](Self::touch) with the table lock held already.
+    #[cold]
+    fn touch_first(self: &Arc<Self>, writer: &mut Writer) -> Result<()> {
+        if writer.mirrored_len.is_none() {
+            let (name, engine) = (self.name(), &self.engine);
+            let enter = || engine.mirror(&[(self.slot, Some(self.entry(&name)))]);
+            match enter() {
+                Err(error) if error.kind() == ErrorKind::NoSpace && engine.reclaim_occupied() => {
+                    enter()?;
+                }
+                entered => entered?,
+            }
+            writer.mirrored_len = engine.mirrored_len(self.slot);
+        }
+        self.touch_in_new_epoch(writer, &mut self.engine.table.lock());
+        Ok(())
+    }
+
+    /// The same for a change that the mirror has already, with the table lock held.
     #[cold]
     pub fn touch_in_new_epoch(self: &Arc<Self>, writer: &mut Writer, table: &mut Table) {
         let epoch = self.engine.epoch();
@@ -294,7 +339,26 @@ impl RegionInner {
         table.dirty.push(self.clone());
     }
 
-    /// A new or recovered region that the next flush must write, whatever happens to it.
+    /// Marks what the next flush has to record of a region that recovery has found: its entry, where
+    /// that is not as the durable table has it, or in any case if `rewrite`.
+    pub fn enter_recovered(
+        self: &Arc<Self>,
+        found: &recovery::Region,
+        rewrite: bool,
+    ) -> Result<()> {
+        let RegionEntry { start, len, reserved, .. } = self.entry("");
+        let same = found.durable.is_some_and(|durable| {
+            let place = (durable.start, durable.len, durable.reserved);
+            durable.name == found.region.name && place == (start, len, reserved)
+        });
+        let mut writer = self.writer.lock();
+        self.touch(&mut writer)?;
+        writer.entry_changed = rewrite || !same;
+        writer.bytes_changed = found.mirrored && Step::SyncMirroredBytes.taken();
+        Ok(())
+    }
+
+    /// A new region, which the next flush must write.
     pub fn enter_dirty(self: &Arc<Self>, table: &mut Table) {
         let mut writer = self.writer.lock();
         self.touch_in_new_epoch(&mut writer, table);
@@ -433,7 +497,7 @@ impl RegionInner {
     ) -> Result<()> {
         let end = offset + data.len() as u64;
         let len = self.len.load(Ordering::Relaxed);
-        self.touch(writer);
+        self.touch(writer)?;
         if end > writer.allocated {
             self.make_room(writer, end)?;
         }
@@ -441,7 +505,7 @@ impl RegionInner {
             // The common case: an append where no view has ever been. No view can come here until
             // the new length is published.
             self.engine.store(&self.destination(), offset, data)?;
-            self.len.store(new_len, Ordering::Release);
+            self.set_len(writer, new_len)?;
         } else {
             let stripes = self.pins.lock_all();
             if stripes.overlap(offset, end) {
@@ -457,8 +521,7 @@ impl RegionInner {
             }
             // Also where it fails: what is put back may have reached the disk as it was written.
             writer.bytes_changed = true;
-            self.overwrite(&[offset], data)?;
-            self.len.store(new_len, Ordering::Release);
+            self.overwrite(writer, &[offset], data, new_len)?;
         }
         writer.viewed_end = writer.viewed_end.max(new_len);
         writer.entry_changed |= new_len != len;
@@ -466,40 +529,80 @@ impl RegionInner {
         Ok(())
     }
 
-    /// Stores one value of equal length at each offset, all or none, where room and views allow.
-    fn overwrite(&self, offsets: &[u64], values: &[u8]) -> Result<()> {
-        let engine = &self.engine;
-        let destination = self.destination();
-        let values = || values.chunks_exact(values.len() / offsets.len()).zip(offsets);
-        if !engine.guarded {
-            for (value, &offset) in values() {
-                engine.store(&destination, offset, value)?;
-            }
-            return Ok(());
-        }
-        // A system call can fail half-way. What it has overwritten by then is put back, in pages
-        // that have their space, unless the file system copies on write.
-        let len = self.len.load(Ordering::Relaxed);
-        let mut old = Vec::new();
-        for (value, &offset) in values() {
-            let end = (offset + value.len() as u64).min(len);
-            let range = self.published(offset.min(end), end);
-            old.try_reserve(range.len()).map_err(|_| engine.no_memory(range.len() as u64))?;
-            old.extend_from_slice(range);
-        }
-        let result = values().try_for_each(|(value, &at)| engine.store(&destination, at, value));
-        if result.is_err() {
-            let mut old = &old[..];
-            for (value, &offset) in values() {
-                let end = (offset + value.len() as u64).min(len);
-                let (first, rest) = old.split_at((end - offset.min(end)) as usize);
-                old = rest;
-                // On a copy-on-write file system even this may fail. Then each page is as it was
-                // or as it was to be.
-                let _ = engine.store(&destination, offset, first);
-            }
+    /// Publishes a length, and records it first: who has seen it and done something for that reason
+    /// must not be remembered when it is not.
+    #[inline]
+    fn set_len(&self, writer: &Writer, len: u64) -> Result<()> {
+        self.engine.mirror_len(writer.mirrored_len, len)?;
+        self.len.store(len, Ordering::Release);
+        Ok(())
+    }
+
+    /// Stores one value of equal length at each offset and sets the length, all or none, where room
+    /// and views allow.
+    #[inline]
+    fn overwrite(
+        &self,
+        writer: &Writer,
+        offsets: &[u64],
+        values: &[u8],
+        new_len: u64,
+    ) -> Result<()> {
+        // A system call can fail half-way.
+        let old = match self.engine.guarded {
+            true => Some(self.overwritten(offsets, values.len() / offsets.len())?),
+            false => None,
+        };
+        let result = self.store_values(writer, offsets, values, new_len);
+        if let (Err(_), Some(old)) = (&result, old) {
+            self.put_back(offsets, values.len() / offsets.len(), &old);
         }
         result
+    }
+
+    #[inline]
+    fn store_values(
+        &self,
+        writer: &Writer,
+        offsets: &[u64],
+        values: &[u8],
+        new_len: u64,
+    ) -> Result<()> {
+        let destination = self.destination();
+        for (value, &offset) in values.chunks_exact(values.len() / offsets.len()).zip(offsets) {
+            self.engine.store(&destination, offset, value)?;
+        }
+        match new_len == self.len.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => self.set_len(writer, new_len),
+        }
+    }
+
+    /// The published bytes that values of this length at these offsets overwrite.
+    fn overwritten(&self, offsets: &[u64], value_len: usize) -> Result<Vec<u8>> {
+        let len = self.len.load(Ordering::Relaxed);
+        let mut old = Vec::new();
+        for &offset in offsets {
+            let range = self.published(offset.min(len), (offset + value_len as u64).min(len));
+            old.try_reserve(range.len()).map_err(|_| self.engine.no_memory(range.len() as u64))?;
+            old.extend_from_slice(range);
+        }
+        Ok(old)
+    }
+
+    /// Puts back what a call that failed has overwritten, in pages that have their space, unless the
+    /// file system copies on write.
+    fn put_back(&self, offsets: &[u64], value_len: usize, old: &[u8]) {
+        let len = self.len.load(Ordering::Relaxed);
+        let mut rest = old;
+        for &offset in offsets {
+            let end = (offset + value_len as u64).min(len);
+            let (first, others) = rest.split_at((end - offset.min(end)) as usize);
+            rest = others;
+            // On a copy-on-write file system even this may fail. Then each page is as it was or as
+            // it was to be.
+            let _ = self.engine.store(&self.destination(), offset, first);
+        }
     }
 
     /// Makes sure that the place has blocks for `end` bytes, moving the region if it must.
@@ -530,14 +633,15 @@ impl RegionInner {
                     self.place.reserved.store(len, Ordering::Relaxed);
                 };
                 set_reserved(place.len + extension.len);
-                let allocated = self.allocate(writer, end);
-                if allocated.is_err() {
+                let extended = self.allocate(writer, end).and_then(|()| self.mirror(writer));
+                if extended.is_err() {
                     set_reserved(place.len);
+                    writer.allocated = writer.allocated.min(place.len);
                     self.engine.table.lock().space.give_back(extension, 0);
                 } else {
                     writer.entry_changed = true;
                 }
-                return allocated;
+                return extended;
             }
         }
         let len = self.len.load(Ordering::Relaxed);
@@ -558,6 +662,14 @@ impl RegionInner {
         Ok(())
     }
 
+    /// Records the region as it is.
+    fn mirror(&self, writer: &mut Writer) -> Result<()> {
+        let name = self.name();
+        self.engine.mirror(&[(self.slot, Some(self.entry(&name)))])?;
+        writer.mirrored_len = self.engine.mirrored_len(self.slot);
+        Ok(())
+    }
+
     /// Moves the region to a place with room for `capacity` bytes, with its first `keep` bytes and
     /// what `patch` adds, and makes its length `new_len`. Views stay where they are.
     fn relocate(
@@ -573,11 +685,15 @@ impl RegionInner {
         let (extent, window) =
             engine.table.lock().take_extent(&*engine.storage, !engine.guarded, capacity)?;
         let destination = Destination { first: window.at(extent.start), start: extent.start };
+        let name = self.name();
         let mut prepare = || {
             let want = growth::allocation(capacity);
             let allocated = engine.allocate(extent, 0, round_up(capacity), want, 0)?;
             engine.store(&destination, 0, self.published(0, keep))?;
             patch(engine, &destination)?;
+            let Extent { start, len: reserved } = extent;
+            let entry = RegionEntry { name: &name, start, len: new_len, reserved };
+            engine.mirror(&[(self.slot, Some(entry))])?;
             Ok(allocated)
         };
         let prepared = match prepare() {
@@ -600,6 +716,7 @@ impl RegionInner {
         drop(stripes);
         writer.window = Some(window);
         writer.allocated = allocated;
+        writer.mirrored_len = engine.mirrored_len(self.slot);
         writer.viewed_end = new_len;
         writer.entry_changed = true;
         writer.bytes_changed = true;
@@ -818,7 +935,7 @@ impl Region {
         if values.is_empty() {
             return Ok(());
         }
-        inner.touch(&mut writer);
+        inner.touch(&mut writer)?;
         let last = offsets.iter().max().expect("there is a value") + value_len as u64;
         if last > writer.allocated {
             inner.make_room(&mut writer, last)?;
@@ -835,7 +952,7 @@ impl Region {
         }
         // Also where it fails: what is put back may have reached the disk as it was written.
         writer.bytes_changed = true;
-        let result = inner.overwrite(offsets, values);
+        let result = inner.overwrite(&writer, offsets, values, len);
         drop(stripes);
         match result {
             Err(error) if inner.engine.made_space(&error) => {
@@ -862,9 +979,9 @@ impl Region {
             ));
         }
         if len < present {
-            inner.touch(&mut writer);
+            inner.touch(&mut writer)?;
             let stripes = inner.pins.lock_all();
-            inner.len.store(len, Ordering::Release);
+            inner.set_len(&writer, len)?;
             if !stripes.overlap(len, u64::MAX) {
                 writer.viewed_end = len;
             }
@@ -904,7 +1021,7 @@ impl Region {
         let mut writer = inner.lock_for_change()?;
         let offset = inner.len.load(Ordering::Relaxed);
         let end = inner.end_of(offset, len)?;
-        inner.touch(&mut writer);
+        inner.touch(&mut writer)?;
         if end > writer.allocated {
             inner.make_room(&mut writer, end)?;
         }
@@ -939,7 +1056,7 @@ impl Region {
             return Err(self.inner.too_large(0, capacity));
         }
         // First, as it may have to forget what it knows of its blocks.
-        self.inner.touch(&mut writer);
+        self.inner.touch(&mut writer)?;
         if capacity > writer.allocated {
             self.inner.make_room(&mut writer, capacity)?;
         }
@@ -1109,18 +1226,18 @@ impl AppendBuffer {
         let mut writer = inner.lock_live()?;
         let offset = inner.len.load(Ordering::Relaxed);
         if written > 0 {
-            inner.touch(&mut writer);
-            if inner.engine.guarded {
-                let bytes = &self.heap[..written];
-                match inner.engine.store(&inner.destination(), offset, bytes) {
-                    Err(error) if inner.engine.made_space(&error) => {
-                        inner.engine.store(&inner.destination(), offset, bytes)?;
-                    }
-                    stored => stored?,
-                }
-            }
+            inner.touch(&mut writer)?;
             let end = offset + written as u64;
-            inner.len.store(end, Ordering::Release);
+            let publish = || {
+                if inner.engine.guarded {
+                    inner.engine.store(&inner.destination(), offset, &self.heap[..written])?;
+                }
+                inner.set_len(&writer, end)
+            };
+            match publish() {
+                Err(error) if inner.engine.made_space(&error) => publish()?,
+                published => published?,
+            }
             writer.viewed_end = writer.viewed_end.max(end);
             writer.entry_changed = true;
             writer.bytes_changed = true;

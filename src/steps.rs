@@ -97,6 +97,28 @@ steps! {
     ForgetAllocated,
     /// nor from neighbours in the same piece.
     SparePiecesInUse,
+
+    // The mirror.
+    /// A mirror from before the system was started is none,
+    CheckBootId,
+    /// nor is one of other files,
+    CheckMirroredFiles,
+    /// nor one beside a table that its process did not write,
+    CheckMirroredTable,
+    /// nor one whose regions cannot be.
+    CheckMirroredPlaces,
+    /// After a failed sync a mirror is none.
+    DistrustAfterFailedSync,
+    /// A change counts when all of it is written.
+    CommitAfterWriting,
+    /// A copy does not count while it is being written.
+    ClearCopyFirst,
+    /// A change that was not completed is not brought into use by the next one.
+    ClearUncommitted,
+    /// An extent of the durable table is kept although the mirror does not have it.
+    KeepDurableExtentsAtOpen,
+    /// The flush after an open syncs what the last process has written.
+    SyncMirroredBytes,
 }
 
 impl Step {

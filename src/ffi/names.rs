@@ -27,9 +27,10 @@ pub const RAWDB_RENAME_REPLACE: u32 = 1;
 ///   RAWDB_E_NOT_FOUND         there is no such region.
 ///   RAWDB_E_INVALID_NAME      no region can have that name.
 ///   RAWDB_E_BUSY              an append to it is open (rawdb_region_append_begin).
+///   RAWDB_E_NO_SPACE          only on file systems that need space to overwrite.
 ///   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
 ///
-/// Durable with the next flush; until then a crash brings the region back as it was last flushed.
+/// Durable with the next flush; until then a power loss brings the region back as it was last flushed.
 /// Its space is free after that flush, and after the last view of it. Any thread.
 ///
 /// Since 0.1.0.
@@ -59,6 +60,7 @@ pub unsafe extern "C" fn rawdb_remove(db: *mut rawdb, name: *const c_char) -> ra
 ///   RAWDB_E_INVALID_NAME      no region can have the name `from`, or the name `to`.
 ///   RAWDB_E_BUSY              an append to the region that would be replaced is open
 ///                             (rawdb_region_append_begin); neither has been renamed or removed.
+///   RAWDB_E_NO_SPACE          only on file systems that need space to overwrite.
 ///   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
 ///
 /// Durable with the next flush. Any thread.
@@ -96,6 +98,7 @@ pub unsafe extern "C" fn rawdb_rename(
 ///   RAWDB_E_INVALID_NAME      no region can have one of the names.
 ///   RAWDB_E_BUSY              an append to one of the regions that would be removed is open
 ///                             (rawdb_region_append_begin).
+///   RAWDB_E_NO_SPACE          only on file systems that need space to overwrite.
 ///   RAWDB_E_NO_MEMORY         there is no memory for a list of that length.
 ///   RAWDB_E_READ_ONLY, RAWDB_E_FORKED, RAWDB_E_IO (a sync failed earlier), RAWDB_E_PANIC
 ///

@@ -266,6 +266,7 @@ pub unsafe extern "C" fn rawdb_region_write_batch(
 ///   RAWDB_E_OUT_OF_BOUNDS     len is more than the region has.
 ///   RAWDB_E_BUSY              an append is open (rawdb_region_append_begin).
 ///   RAWDB_E_REMOVED, RAWDB_E_CLOSED, RAWDB_E_READ_ONLY, RAWDB_E_FORKED
+///   RAWDB_E_NO_SPACE          only on file systems that need space to overwrite.
 ///   RAWDB_E_IO                a sync failed earlier; see rawdb_flush().
 ///   RAWDB_E_PANIC
 ///

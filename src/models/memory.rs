@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use loom::cell::{ConstPtr, UnsafeCell};
 
-use crate::storage::{Contents, File, Storage, Window};
+use crate::storage::{Contents, File, FileId, Storage, Window};
 use crate::sync::{AtomicUsize, Ordering};
 
 const PAGE: u64 = 4096;
@@ -176,6 +176,7 @@ impl Storage for Memory {
         Ok(match file {
             File::Data => state.data_len,
             File::Regions => state.regions.len() as u64,
+            File::Live => unreachable!("there is no mirror"),
         })
     }
 
@@ -190,6 +191,7 @@ impl Storage for Memory {
                 state.data_len = len;
             }
             File::Regions => state.regions.resize(len as usize, 0),
+            File::Live => unreachable!("there is no mirror"),
         }
         Ok(())
     }
@@ -206,6 +208,7 @@ impl Storage for Memory {
                 let len = state.regions.len().max(end as usize);
                 state.regions.resize(len, 0);
             }
+            File::Live => unreachable!("there is no mirror"),
         }
         Ok(())
     }
@@ -230,6 +233,7 @@ impl Storage for Memory {
                 state.regions.resize(len, 0);
                 state.regions[offset as usize..end].copy_from_slice(bytes);
             }
+            File::Live => unreachable!("there is no mirror"),
         }
         Ok(())
     }
@@ -249,6 +253,7 @@ impl Storage for Memory {
                 };
                 state.snapshots.push(snapshot);
             }
+            File::Live => unreachable!("there is no mirror"),
         }
         Ok(())
     }
@@ -272,7 +277,7 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn read_regions(&self) -> io::Result<Contents> {
+    fn read(&self, _file: File) -> io::Result<Contents> {
         Ok(Contents::of(self.step().regions.clone()))
     }
 
@@ -300,6 +305,28 @@ impl Storage for Memory {
 
     fn new_uuid(&self) -> io::Result<[u8; 16]> {
         Ok([7; 16])
+    }
+
+    // The models do without a mirror: its words belong to the holder of a lock, and nobody reads them.
+
+    fn create_live(&self) -> io::Result<()> {
+        unreachable!("there is no mirror")
+    }
+
+    fn map_live(&self, _offset: u64, _len: u64) -> io::Result<Window> {
+        unreachable!("there is no mirror")
+    }
+
+    fn remove_live(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn file_id(&self, _file: File) -> io::Result<FileId> {
+        unreachable!("there is no mirror")
+    }
+
+    fn boot_id(&self) -> io::Result<Option<[u8; 16]>> {
+        Ok(None)
     }
 
     fn unlock(&self) {

@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::io::{self, Read, Seek};
+use std::iter;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::UNIX_EPOCH;
 
 use memmap2::{Advice, MmapOptions};
 
-use super::{Contents, File, Storage, Window};
+use super::{Contents, File, FileId, Storage, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
 use crate::format::{round_up, PAGE_SIZE};
@@ -26,14 +29,20 @@ const BTRFS: i64 = 0x9123_683E;
 /// `FS_NOCOW_FL` of linux/fs.h.
 const NO_COPY_ON_WRITE: libc::c_long = 0x0080_0000;
 
-/// `data` and `regions` in a directory, locked.
+/// Tells the running system from those before and after it.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// `data`, `regions` and `live` in a directory, locked.
 #[derive(Debug)]
 pub(crate) struct FileStorage {
     directory: PathBuf,
     data: fs::File,
     regions: fs::File,
+    /// Where there is one.
+    live: OnceLock<fs::File>,
     data_path: PathBuf,
     regions_path: PathBuf,
+    live_path: PathBuf,
     file_system: i64,
     read_only: bool,
     process_mark: u32,
@@ -59,8 +68,13 @@ impl FileStorage {
         }
         let data_path = directory.join(File::Data.name());
         let regions_path = directory.join(File::Regions.name());
+        let live_path = directory.join(File::Live.name());
 
-        let data = open_file(&data_path, options.read_only, may_create)?;
+        let open = |path: &Path| {
+            open_file(path, options.read_only, may_create)
+                .map_err(|error| Error::io("open", path, &error))
+        };
+        let data = open(&data_path)?;
         // The lock comes before the first look at either file, so that two processes that create
         // the same database do so one after the other.
         lock(&data, options.read_only).map_err(|error| match error.raw_os_error() {
@@ -87,7 +101,13 @@ impl FileStorage {
                 ),
             ));
         }
-        let regions = open_file(&regions_path, options.read_only, may_create)?;
+        let regions = open(&regions_path)?;
+        let live = OnceLock::new();
+        match open_file(&live_path, options.read_only, false) {
+            Ok(file) => drop(live.set(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("open", &live_path, &error)),
+        }
 
         let file_system = file_system(&data)
             .map_err(|error| Error::io("examine the file system of", &data_path, &error))?;
@@ -99,18 +119,21 @@ impl FileStorage {
             directory: directory.to_owned(),
             data,
             regions,
+            live,
             data_path,
             regions_path,
+            live_path,
             file_system,
             read_only: options.read_only,
             process_mark: fork::process_mark(),
         })
     }
 
-    fn file(&self, file: File) -> &fs::File {
+    fn file(&self, file: File) -> io::Result<&fs::File> {
         match file {
-            File::Data => &self.data,
-            File::Regions => &self.regions,
+            File::Data => Ok(&self.data),
+            File::Regions => Ok(&self.regions),
+            File::Live => self.live.get().ok_or_else(|| io::ErrorKind::NotFound.into()),
         }
     }
 
@@ -138,23 +161,19 @@ fn create_directory(directory: &Path) -> Result<()> {
     }
 }
 
-fn open_file(path: &Path, read_only: bool, create: bool) -> Result<fs::File> {
-    fs::OpenOptions::new()
+fn open_file(path: &Path, read_only: bool, create: bool) -> io::Result<fs::File> {
+    let file = fs::OpenOptions::new()
         .read(true)
         .write(!read_only)
         .create(create)
         .truncate(false)
         .mode(0o666) // less the umask, as usual
         .custom_flags(libc::O_NONBLOCK) // a FIFO of this name must not hang the open
-        .open(path)
-        .and_then(|file| {
-            if file.metadata()?.is_file() {
-                Ok(file)
-            } else {
-                Err(io::Error::from_raw_os_error(libc::EINVAL))
-            }
-        })
-        .map_err(|error| Error::io("open", path, &error))
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    Ok(file)
 }
 
 fn lock(file: &fs::File, shared: bool) -> io::Result<()> {
@@ -215,14 +234,7 @@ fn read_front(file: &fs::File, len: u64) -> io::Result<Vec<u8>> {
 
 /// Where `file` may hold something else than zeros.
 fn written(file: &fs::File) -> io::Result<Vec<Range<usize>>> {
-    let metadata = file.metadata()?;
-    let len = metadata.len();
     let mut ranges = Vec::new();
-    // As the library makes it, the file has all of its blocks (counted in units of 512 bytes).
-    if metadata.blocks() * 512 >= len {
-        ranges.push(0..len as usize);
-        return Ok(ranges);
-    }
     let seek = |from: u64, whence| {
         // SAFETY: a system call on an open descriptor, whose position nobody relies on.
         match unsafe { libc::lseek64(file.as_raw_fd(), from as libc::off64_t, whence) } {
@@ -243,6 +255,15 @@ fn written(file: &fs::File) -> io::Result<Vec<Range<usize>>> {
     }
 }
 
+/// The number of the disk that `device` is, or is a part of, in the order in which the system got them.
+fn disk_sequence(device: u64) -> u64 {
+    let directory = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
+    let read = |path: String| fs::read_to_string(path).ok()?.trim().parse().ok();
+    read(format!("{directory}/diskseq"))
+        .or_else(|| read(format!("{directory}/../diskseq")))
+        .unwrap_or(0)
+}
+
 /// Beyond `RLIMIT_FSIZE` the kernel sends SIGXFSZ, which ends the host program. This answers
 /// first, with the error that the kernel gives where the signal is ignored.
 fn check_file_size_limit(end: u64) -> io::Result<()> {
@@ -261,11 +282,12 @@ impl Storage for FileStorage {
         match file {
             File::Data => &self.data_path,
             File::Regions => &self.regions_path,
+            File::Live => &self.live_path,
         }
     }
 
     fn len(&self, file: File) -> io::Result<u64> {
-        Ok(self.file(file).metadata()?.len())
+        Ok(self.file(file)?.metadata()?.len())
     }
 
     fn set_len(&self, file: File, len: u64) -> io::Result<()> {
@@ -273,7 +295,7 @@ impl Storage for FileStorage {
         if len > self.len(file)? {
             check_file_size_limit(len)?;
         }
-        self.file(file).set_len(len)
+        self.file(file)?.set_len(len)
     }
 
     fn allocate(&self, file: File, offset: u64, len: u64) -> io::Result<()> {
@@ -281,17 +303,15 @@ impl Storage for FileStorage {
             return self.load_ahead(offset, len);
         }
         check_file_size_limit(offset + len)?;
-        let fd = self.file(file).as_raw_fd();
+        let fd = self.file(file)?.as_raw_fd();
         // SAFETY: a system call on an open descriptor.
         let allocated = check(|| unsafe {
             libc::fallocate64(fd, 0, offset as libc::off64_t, len as libc::off64_t)
         });
         match allocated {
-            // Without the call, zeros take space too. Only `regions` comes here, and only for
-            // pages that lie behind its end: `data` is written through system calls then.
-            Err(error)
-                if error.raw_os_error() == Some(libc::EOPNOTSUPP) && file == File::Regions =>
-            {
+            // Without the call, zeros take space too. Only pages that nobody has written to come
+            // here, of other files than `data`: that is written through system calls then.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) && file != File::Data => {
                 let zeros = [0; 1 << 16];
                 let mut at = offset;
                 while at < offset + len {
@@ -322,11 +342,11 @@ impl Storage for FileStorage {
 
     fn write(&self, file: File, offset: u64, bytes: &[u8]) -> io::Result<()> {
         check_file_size_limit(offset + bytes.len() as u64)?;
-        self.file(file).write_all_at(bytes, offset)
+        self.file(file)?.write_all_at(bytes, offset)
     }
 
     fn sync(&self, file: File) -> io::Result<()> {
-        self.file(file).sync_data()
+        self.file(file)?.sync_data()
     }
 
     fn sync_directory(&self) -> io::Result<()> {
@@ -375,24 +395,35 @@ impl Storage for FileStorage {
         check(|| unsafe { libc::mprotect(first.cast(), len, protection) })
     }
 
-    fn read_regions(&self) -> io::Result<Contents> {
-        let written = written(&self.regions)?;
-        let len = self.len(File::Regions)?;
+    fn read(&self, file: File) -> io::Result<Contents> {
+        if file == File::Live && self.live.get().is_none() {
+            return Ok(Contents::of(Vec::new()));
+        }
+        // As the library makes it, `regions` has all of its blocks (counted in units of 512 bytes),
+        // many of them for pages that were never written. To ask for each of these takes longer than
+        // to look at it.
+        let metadata = self.file(file)?.metadata()?;
+        let whole = file == File::Regions && metadata.blocks() * 512 >= metadata.len();
+        let (file, len) = (self.file(file)?, metadata.len());
         if len == 0 {
             return Ok(Contents::of(Vec::new()));
         }
+        let written = match whole {
+            true => iter::once(0..len as usize).collect(),
+            false => written(file)?,
+        };
         if self.holes_take_space() {
             let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
             let mut memory = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
             for range in &written {
-                self.regions.read_exact_at(&mut memory[range.clone()], range.start as u64)?;
+                file.read_exact_at(&mut memory[range.clone()], range.start as u64)?;
             }
             return Ok(Contents { bytes: Box::new(memory), written });
         }
         // Mapped, because recovery looks at the front of each page only.
         // SAFETY: nobody changes the file while the map is read: the lock keeps other owners of
         // the database away, and this one writes only after recovery has let go of the map.
-        let map = unsafe { MmapOptions::new().map(&self.regions)? };
+        let map = unsafe { MmapOptions::new().map(file)? };
         Ok(Contents { bytes: Box::new(map), written })
     }
 
@@ -437,6 +468,55 @@ impl Storage for FileStorage {
         let mut uuid = [0; 16];
         fs::File::open("/dev/urandom")?.read_exact(&mut uuid)?;
         Ok(uuid)
+    }
+
+    fn create_live(&self) -> io::Result<()> {
+        if let Some(live) = self.live.get() {
+            return live.set_len(0);
+        }
+        let live = open_file(&self.live_path, false, true)?;
+        live.set_len(0)?;
+        if self.file_system == BTRFS {
+            overwrite_in_place(&live);
+        }
+        drop(self.live.set(live));
+        Ok(())
+    }
+
+    fn map_live(&self, offset: u64, len: u64) -> io::Result<Window> {
+        let mut options = MmapOptions::new();
+        let mapping = options.offset(offset).len(len as usize).map_raw(self.file(File::Live)?)?;
+        Ok(Window::new(mapping.as_mut_ptr(), len, Box::new(mapping)))
+    }
+
+    fn remove_live(&self) -> io::Result<()> {
+        match fs::remove_file(&self.live_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn file_id(&self, file: File) -> io::Result<FileId> {
+        let metadata = self.file(file)?.metadata()?;
+        let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Ok(FileId {
+            device: metadata.dev(),
+            disk: disk_sequence(metadata.dev()),
+            inode: metadata.ino(),
+            born: born.map_or(0, |time| time.as_nanos() as u64),
+        })
+    }
+
+    fn boot_id(&self) -> io::Result<Option<[u8; 16]>> {
+        match fs::read_to_string(BOOT_ID) {
+            Ok(text) => {
+                let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+                Ok(u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes))
+            }
+            // There need not be a /proc.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn unlock(&self) {

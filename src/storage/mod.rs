@@ -14,13 +14,15 @@ use std::iter;
 use std::ops::Range;
 use std::path::Path;
 
-/// The two files of a database.
+/// The files of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum File {
     /// The identity page and the bytes of the regions.
     Data,
     /// Headers and slots of the region table.
     Regions,
+    /// The mirror of the table in memory, which is there while the database is open.
+    Live,
 }
 
 impl File {
@@ -28,12 +30,13 @@ impl File {
         match self {
             File::Data => "data",
             File::Regions => "regions",
+            File::Live => "live",
         }
     }
 }
 
-/// A mapping of `data` from its first byte on, longer than the file so that the file can grow into
-/// it. The address never changes while the window lives.
+/// A mapping of a file. That of `data` begins with its first byte and is longer than the file, so
+/// that the file can grow into it. The address never changes while the window lives.
 pub struct Window {
     base: *mut u8,
     len: u64,
@@ -52,12 +55,12 @@ impl Window {
         Window { base, len, _mapping: mapping }
     }
 
-    /// How many bytes of `data` can be reached through this window.
+    /// How many bytes of the file can be reached through this window.
     pub fn reach(&self) -> u64 {
         self.len
     }
 
-    /// The address of byte `offset` of `data`.
+    /// The address of the byte `offset` bytes behind the window's first.
     pub(crate) fn at(&self, offset: u64) -> *mut u8 {
         assert!(offset <= self.len, "offset {offset} is beyond the window of {}", self.len);
         // `len` bytes are mapped, so `offset` fits the address space and the result is inside.
@@ -80,7 +83,20 @@ impl Contents {
     }
 }
 
-/// The two files of one open, locked database. All offsets and lengths are bytes.
+/// Which file a name stands for at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    pub(crate) device: u64,
+    /// How often the system had got a disk when it got this one, which tells it from one that was taken
+    /// away and came back without what had not been written to it; 0 where the system does not say.
+    pub(crate) disk: u64,
+    pub(crate) inode: u64,
+    /// When it was created, in nanoseconds since 1970; 0 where the file system does not say. Inodes
+    /// are used again.
+    pub(crate) born: u64,
+}
+
+/// The files of one open, locked database. All offsets and lengths are bytes.
 pub trait Storage: Send + Sync {
     /// Where `file` lies, for messages.
     fn path(&self, file: File) -> &Path;
@@ -109,8 +125,8 @@ pub trait Storage: Send + Sync {
     /// a stray pointer there is told from a truncated file, and tools that walk through a process's
     /// memory, as valgrind's search for leaks, need not walk through all of it.
     fn open_window(&self, window: &Window, len: u64, writable: bool) -> io::Result<()>;
-    /// The whole of `regions`, to be read.
-    fn read_regions(&self) -> io::Result<Contents>;
+    /// The whole of `regions` or `live`, to be read; nothing where there is no `live`.
+    fn read(&self, file: File) -> io::Result<Contents>;
     /// The first page of `data`, or less where the file is shorter.
     fn read_identity(&self) -> io::Result<Vec<u8>>;
     /// Bytes of storage that `data` occupies.
@@ -123,6 +139,20 @@ pub trait Storage: Send + Sync {
     fn piece_len(&self) -> u64;
     /// Sixteen bytes that no other database has.
     fn new_uuid(&self) -> io::Result<[u8; 16]>;
+    /// Makes `live` an empty file, whether it was there or not.
+    fn create_live(&self) -> io::Result<()>;
+    /// Maps a range of `live`, readable and writable.
+    fn map_live(&self, offset: u64, len: u64) -> io::Result<Window>;
+    /// Removes `live`, if it is there.
+    fn remove_live(&self) -> io::Result<()>;
+    /// A store into a mapping of `live` has happened. Only a simulation wants to know.
+    #[cfg(feature = "simulation")]
+    fn stored_live(&self) {}
+    /// Which file `data` or `regions` is.
+    fn file_id(&self, file: File) -> io::Result<FileId>;
+    /// A number that changes whenever the system starts, and with it everything that the page cache
+    /// has and the disk has not is gone. `None` where the system does not tell.
+    fn boot_id(&self) -> io::Result<Option<[u8; 16]>>;
     /// Lets another process open the database.
     fn unlock(&self);
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 
-use super::{Contents, File, Storage, Window};
+use super::{Contents, File, FileId, Storage, Window};
 
 /// What a drive writes whole or not at all.
 pub const SECTOR: usize = 512;
@@ -29,6 +29,7 @@ const PIECE: u64 = 4;
 
 /// More than the programs of the tests need; it is address space only.
 const MEMORY: u64 = 1 << 31;
+const LIVE_MEMORY: u64 = 1 << 24;
 
 type Sector = [u8; SECTOR];
 
@@ -229,19 +230,57 @@ impl Rng {
     }
 }
 
-/// Both files at one moment, from which crashed ones can be made.
+/// The file `live`, as long as there is one.
+#[derive(Clone, Default)]
+struct LiveFile {
+    disk: Disk,
+    exists: bool,
+    /// Creating or removing it may not have reached the disk.
+    name_changed: bool,
+    /// Pages that have blocks.
+    allocated: BTreeSet<u64>,
+}
+
+/// What tells one time of the system being up, and one pair of files, from others.
+#[derive(Clone, Copy)]
+struct Ids {
+    /// `None` where the system does not tell.
+    boot: Option<u64>,
+    files: u64,
+}
+
+/// All files at one moment, from which crashed ones can be made.
 #[derive(Clone)]
 pub struct Snapshot {
     data: Disk,
     regions: Disk,
+    live: LiveFile,
     allocated: BTreeSet<u64>,
+    ids: Ids,
 }
 
 impl Snapshot {
     /// The disk as the next process finds it where only this one dies at this moment: what was
     /// written is there, and what was not synced still has to be.
     pub fn restart(&self) -> Arc<Simulation> {
-        Simulation::new(self.data.clone(), self.regions.clone(), self.allocated.clone())
+        let Snapshot { data, regions, live, allocated, ids } = self.clone();
+        Simulation::new(data, regions, live, allocated, ids)
+    }
+
+    /// The same, where nobody can go by the mirror.
+    pub fn restart_without_mirror(&self) -> Arc<Simulation> {
+        Snapshot { live: LiveFile::default(), ..self.clone() }.restart()
+    }
+
+    /// The same, but the two files are copies of those that the mirror belongs to.
+    pub fn restart_as_copy(&self) -> Arc<Simulation> {
+        let ids = Ids { files: self.ids.files + 1, ..self.ids };
+        Snapshot { ids, ..self.clone() }.restart()
+    }
+
+    /// The same, but `regions` is as it was in another snapshot.
+    pub fn restart_with_regions_of(&self, other: &Snapshot) -> Arc<Simulation> {
+        Snapshot { regions: other.regions.clone(), ..self.clone() }.restart()
     }
 
     /// A disk as it may be found after a crash at this moment; `seed` chooses.
@@ -251,7 +290,15 @@ impl Snapshot {
         // Blocks that were taken and hold nothing may be there or not.
         let kept = rng.below(3);
         let allocated = self.allocated.iter().copied().filter(|_| rng.below(2) < kept).collect();
-        Simulation::new(data, regions, allocated)
+        let exists = self.live.exists != (self.live.name_changed && rng.below(2) == 0);
+        let live = LiveFile {
+            disk: self.live.disk.after_crash(&mut rng),
+            exists,
+            name_changed: false,
+            allocated: self.live.allocated.clone(),
+        };
+        let ids = Ids { boot: self.ids.boot.map(|boot| boot + 1), ..self.ids };
+        Simulation::new(data, regions, live, allocated, ids)
     }
 }
 
@@ -271,13 +318,17 @@ pub struct Fault {
 struct State {
     data: Disk,
     regions: Disk,
+    live: LiveFile,
     /// Pages of `data` that have blocks.
     allocated: BTreeSet<u64>,
+    ids: Ids,
     calls: u64,
     fault: Option<Fault>,
     failed_call: Option<&'static str>,
     /// Snapshots, one before each call since the last that found anything changed.
     recorded: Option<Vec<Snapshot>>,
+    /// And one after each store into the mapping of `live`.
+    record_stores: bool,
     changed: bool,
     rng: Rng,
     unlocked: bool,
@@ -289,49 +340,87 @@ type Meanwhile = Box<dyn FnMut(&'static str, File) + Send>;
 /// A simulated disk with one database.
 pub struct Simulation {
     memory: Arc<MmapRaw>,
+    live_memory: Arc<MmapRaw>,
     state: Mutex<State>,
     meanwhile: Mutex<Option<Meanwhile>>,
-    paths: [PathBuf; 2],
+    paths: [PathBuf; 3],
 }
 
 impl Simulation {
     /// A disk with nothing on it.
     pub fn empty() -> Arc<Simulation> {
-        Simulation::new(Disk::default(), Disk::default(), BTreeSet::new())
+        Simulation::of(Disk::default(), Disk::default())
+    }
+
+    /// The same, of a system that does not say when it was started.
+    pub fn empty_without_boot_id() -> Arc<Simulation> {
+        let simulation = Simulation::empty();
+        simulation.state.lock().ids.boot = None;
+        simulation
     }
 
     /// A disk on which the two files have long been.
     pub fn with_files(data: &[u8], regions: &[u8]) -> Arc<Simulation> {
         assert!(data.len() as u64 <= MEMORY);
-        Simulation::new(Disk::of(data), Disk::of(regions), BTreeSet::new())
+        Simulation::of(Disk::of(data), Disk::of(regions))
     }
 
-    fn new(data: Disk, regions: Disk, mut allocated: BTreeSet<u64>) -> Arc<Simulation> {
-        let memory = MmapOptions::new().len(MEMORY as usize).no_reserve_swap().map_anon();
-        let memory: MmapRaw = memory.expect("address space for a simulated disk").into();
-        for (&number, page) in &data.present.0 {
-            let to = memory.as_mut_ptr().wrapping_add(number as usize * PAGE);
-            // SAFETY: the page lies in the mapping, which nobody else has yet.
-            unsafe { std::ptr::copy_nonoverlapping(page.as_ptr(), to, PAGE) };
-        }
+    /// The same with a third file, left by a process since the system was started.
+    pub fn with_mirror(data: &[u8], regions: &[u8], live: &[u8]) -> Arc<Simulation> {
+        let (data, regions, disk) = (Disk::of(data), Disk::of(regions), Disk::of(live));
+        let allocated = (0..live.len().div_ceil(PAGE) as u64).collect();
+        let live = LiveFile { disk, exists: true, name_changed: false, allocated };
+        Simulation::new(data, regions, live, BTreeSet::new(), Ids { boot: Some(0), files: 0 })
+    }
+
+    fn of(data: Disk, regions: Disk) -> Arc<Simulation> {
+        let ids = Ids { boot: Some(0), files: 0 };
+        Simulation::new(data, regions, LiveFile::default(), BTreeSet::new(), ids)
+    }
+
+    fn new(
+        data: Disk,
+        regions: Disk,
+        mut live: LiveFile,
+        mut allocated: BTreeSet<u64>,
+        ids: Ids,
+    ) -> Arc<Simulation> {
+        live.allocated.extend(live.disk.present.0.keys());
+        let memory_with = |pages: &Pages, len: u64| {
+            let memory = MmapOptions::new().len(len as usize).no_reserve_swap().map_anon();
+            let memory: MmapRaw = memory.expect("address space for a simulated disk").into();
+            for (&number, page) in &pages.0 {
+                let to = memory.as_mut_ptr().wrapping_add(number as usize * PAGE);
+                // SAFETY: the page lies in the mapping, which nobody else has yet.
+                unsafe { std::ptr::copy_nonoverlapping(page.as_ptr(), to, PAGE) };
+            }
+            memory
+        };
+        let memory = memory_with(&data.present, MEMORY);
+        let live_memory = memory_with(&live.disk.present, LIVE_MEMORY);
         allocated.extend(data.present.0.keys());
         allocated.retain(|&page| page < data.present_len.div_ceil(PAGE as u64));
         let simulation = Simulation {
             memory: Arc::new(memory),
+            live_memory: Arc::new(live_memory),
             state: Mutex::new(State {
                 data,
                 regions,
+                live,
                 allocated,
+                ids,
                 calls: 0,
                 fault: None,
                 failed_call: None,
                 recorded: None,
+                record_stores: false,
                 changed: true,
                 rng: Rng(0),
                 unlocked: false,
             }),
             meanwhile: Mutex::new(None),
-            paths: ["simulation/data".into(), "simulation/regions".into()],
+            paths: [File::Data, File::Regions, File::Live]
+                .map(|file| Path::new("simulation").join(file.name())),
         };
         {
             let state = simulation.state.lock();
@@ -339,6 +428,10 @@ impl Simulation {
             let pieces: BTreeSet<u64> = state.allocated.iter().map(|page| page / PIECE).collect();
             for piece in pieces {
                 simulation.protect_piece(&state, piece * PIECE);
+            }
+            simulation.protect_live(0, LIVE_MEMORY / PAGE as u64, false);
+            for &page in &state.live.allocated {
+                simulation.protect_live(page, 1, true);
             }
         }
         Arc::new(simulation)
@@ -349,6 +442,12 @@ impl Simulation {
         let mut state = self.state.lock();
         state.changed = true;
         state.recorded = Some(Vec::new());
+    }
+
+    /// Takes snapshots after every store into the mapping of `live`, too.
+    pub fn record_stores(&self) {
+        self.record();
+        self.state.lock().record_stores = true;
     }
 
     /// The snapshots since `record`, or since this was last asked, and one of now. Those of
@@ -422,13 +521,15 @@ impl Simulation {
     }
 
     fn protect(&self, page: u64, pages: u64, writable: bool) {
-        let protection =
-            if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
-        let (address, len) = (self.address(page).cast(), pages as usize * PAGE);
-        // SAFETY: a range of this mapping; taking the right to write away is what the simulation
-        // is for.
-        let status = unsafe { libc::mprotect(address, len, protection) };
-        assert_eq!(status, 0, "{}", io::Error::last_os_error());
+        protect(self.address(page), pages, writable);
+    }
+
+    fn protect_live(&self, page: u64, pages: u64, writable: bool) {
+        protect(self.live_address(page), pages, writable);
+    }
+
+    fn live_address(&self, page: u64) -> *mut u8 {
+        self.live_memory.as_mut_ptr().wrapping_add(page as usize * PAGE)
     }
 
     /// Makes the piece of `page` writable if it has all its blocks, and takes that away if not.
@@ -451,22 +552,10 @@ impl Simulation {
     fn look(&self, state: &mut State) {
         let end = state.data.present_len.div_ceil(PAGE as u64);
         for &page in state.allocated.range(..end) {
-            let mut bytes = ZEROS;
-            // SAFETY: inside the mapping. Another thread may store to it meanwhile, as it may while
-            // a real kernel writes a page back: then any mixture is a possible outcome.
-            unsafe {
-                std::ptr::copy_nonoverlapping(self.address(page), bytes.as_mut_ptr(), PAGE);
-            }
-            if bytes == *state.data.present.page(page) {
-                continue;
-            }
-            state.changed = true;
-            for (number, sector) in (page * SECTORS_PER_PAGE..).zip(bytes.chunks_exact(SECTOR)) {
-                let sector = sector.try_into().expect("a whole sector");
-                if state.data.present.sector(number) != sector {
-                    state.data.write_sector(number, sector);
-                }
-            }
+            state.changed |= look_at(self.address(page), page, &mut state.data);
+        }
+        for &page in &state.live.allocated {
+            state.changed |= look_at(self.live_address(page), page, &mut state.live.disk);
         }
     }
 
@@ -520,11 +609,11 @@ impl Simulation {
         if end > disk.present_len {
             disk.set_len(end);
         }
-        if file == File::Data {
-            for page in offset / PAGE as u64..end.div_ceil(PAGE as u64) {
-                if state.allocated.insert(page) {
-                    self.protect_piece(state, page);
-                }
+        for page in offset / PAGE as u64..end.div_ceil(PAGE as u64) {
+            match file {
+                File::Data if state.allocated.insert(page) => self.protect_piece(state, page),
+                File::Live if state.live.allocated.insert(page) => self.protect_live(page, 1, true),
+                _ => {}
             }
         }
     }
@@ -574,8 +663,49 @@ impl Simulation {
                     state.regions.write_sector(number, sector);
                 }
             }
+            File::Live => {
+                self.allocate_now(state, file, offset, end);
+                let to = self.live_memory.as_mut_ptr().wrapping_add(offset as usize);
+                // SAFETY: inside the mapping, in pages that are writable since the line above.
+                unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+                self.look(state);
+            }
         }
     }
+
+    /// The file ends at page `from` now; the pages behind are blank when it grows again.
+    fn cut_live(&self, state: &mut State, from: u64) {
+        for page in state.live.allocated.split_off(&from) {
+            // SAFETY: a page of the mapping that is writable as long as it has its block.
+            unsafe { std::ptr::write_bytes(self.live_address(page), 0, PAGE) };
+            self.protect_live(page, 1, false);
+        }
+    }
+}
+
+fn protect(address: *mut u8, pages: u64, writable: bool) {
+    let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+    // SAFETY: a range of a simulation's mapping; taking the right to write away is what it is for.
+    let status = unsafe { libc::mprotect(address.cast(), pages as usize * PAGE, protection) };
+    assert_eq!(status, 0, "{}", io::Error::last_os_error());
+}
+
+/// Notices what has been stored into a page. Whether it was anything.
+fn look_at(address: *const u8, page: u64, disk: &mut Disk) -> bool {
+    let mut bytes = ZEROS;
+    // SAFETY: the address of a page in a mapping. Another thread may store to it meanwhile, as it may
+    // while a real kernel writes a page back: then any mixture is a possible outcome.
+    unsafe { std::ptr::copy_nonoverlapping(address, bytes.as_mut_ptr(), PAGE) };
+    if bytes == *disk.present.page(page) {
+        return false;
+    }
+    for (number, sector) in (page * SECTORS_PER_PAGE..).zip(bytes.chunks_exact(SECTOR)) {
+        let sector = sector.try_into().expect("a whole sector");
+        if disk.present.sector(number) != sector {
+            disk.write_sector(number, sector);
+        }
+    }
+    true
 }
 
 impl State {
@@ -583,6 +713,7 @@ impl State {
         match file {
             File::Data => &mut self.data,
             File::Regions => &mut self.regions,
+            File::Live => &mut self.live.disk,
         }
     }
 
@@ -590,7 +721,9 @@ impl State {
         Snapshot {
             data: self.data.clone(),
             regions: self.regions.clone(),
+            live: self.live.clone(),
             allocated: self.allocated.clone(),
+            ids: self.ids,
         }
     }
 }
@@ -600,6 +733,7 @@ impl Storage for Simulation {
         match file {
             File::Data => &self.paths[0],
             File::Regions => &self.paths[1],
+            File::Live => &self.paths[2],
         }
     }
 
@@ -612,9 +746,12 @@ impl Storage for Simulation {
             return Err(io::Error::from_raw_os_error(libc::EFBIG));
         }
         let effect = |state: &mut State| {
+            self.look(state);
             state.changed = true;
-            if file == File::Data {
-                self.discard(state, len, MEMORY);
+            match file {
+                File::Data => self.discard(state, len, MEMORY),
+                File::Live => self.cut_live(state, len.div_ceil(PAGE as u64)),
+                File::Regions => {}
             }
             state.disk(file).set_len(len);
         };
@@ -647,7 +784,12 @@ impl Storage for Simulation {
         self.call(
             "write",
             |state| {
-                let unit = if file == File::Regions { SECTOR } else { 1 };
+                let unit = match file {
+                    File::Regions => SECTOR,
+                    File::Data => 1,
+                    // The system copies a word at once.
+                    File::Live => 8,
+                };
                 let part =
                     state.rng.below(bytes.len().div_ceil(unit).max(1) as u64) as usize * unit;
                 self.write_now(state, file, offset, &bytes[..part]);
@@ -666,6 +808,7 @@ impl Storage for Simulation {
                 state.disk(file).fail_sync(&mut rng);
             },
             |state| {
+                assert!(file != File::Live, "it is never synced");
                 if file == File::Data {
                     self.look(state);
                 }
@@ -711,9 +854,14 @@ impl Storage for Simulation {
         self.question("open_window", |_| {})
     }
 
-    fn read_regions(&self) -> io::Result<Contents> {
-        self.question("read_regions", |state| {
-            Contents::of(state.regions.present.read(state.regions.present_len))
+    fn read(&self, file: File) -> io::Result<Contents> {
+        self.question("read", |state| {
+            self.look(state);
+            if file == File::Live && !state.live.exists {
+                return Contents::of(Vec::new());
+            }
+            let disk = state.disk(file);
+            Contents::of(disk.present.read(disk.present_len))
         })
     }
 
@@ -741,6 +889,56 @@ impl Storage for Simulation {
 
     fn new_uuid(&self) -> io::Result<[u8; 16]> {
         self.question("new_uuid", |_| [7; 16])
+    }
+
+    fn create_live(&self) -> io::Result<()> {
+        let effect = |state: &mut State| {
+            self.look(state);
+            state.changed = true;
+            self.cut_live(state, 0);
+            state.live.disk.set_len(0);
+            state.live.name_changed |= !state.live.exists;
+            state.live.exists = true;
+        };
+        self.call("create_live", |_| {}, effect)
+    }
+
+    fn map_live(&self, offset: u64, len: u64) -> io::Result<Window> {
+        if offset + len > LIVE_MEMORY {
+            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+        }
+        let base = self.live_memory.as_mut_ptr().wrapping_add(offset as usize);
+        self.question("map_live", |_| Window::new(base, len, Box::new(self.live_memory.clone())))
+    }
+
+    fn remove_live(&self) -> io::Result<()> {
+        let effect = |state: &mut State| {
+            state.changed = true;
+            state.live.name_changed |= state.live.exists;
+            state.live.exists = false;
+        };
+        self.call("remove_live", |_| {}, effect)
+    }
+
+    fn stored_live(&self) {
+        let mut state = self.state.lock();
+        if state.record_stores {
+            self.take_snapshot(&mut state);
+        }
+    }
+
+    fn file_id(&self, file: File) -> io::Result<FileId> {
+        let inode = file as u64;
+        self.question("file_id", |state| FileId {
+            device: state.ids.files,
+            disk: 0,
+            inode,
+            born: 0,
+        })
+    }
+
+    fn boot_id(&self) -> io::Result<Option<[u8; 16]>> {
+        self.question("boot_id", |state| state.ids.boot.map(|boot| u128::from(boot).to_le_bytes()))
     }
 
     fn unlock(&self) {
