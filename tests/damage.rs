@@ -1179,7 +1179,7 @@ fn forged_values() {
 }
 
 /// Generations end somewhere. A database that is almost there opens or does not, and a flush
-/// succeeds or does not; but what a flush has made durable can be opened again.
+/// succeeds or does not; but what is there can be opened again.
 #[test]
 fn last_generations() {
     for generation in [(1 << 62) - 1, (1 << 62) - 2, (1 << 62) - 3, (1 << 61) - 1, 1 << 61] {
@@ -1204,12 +1204,12 @@ fn last_generations() {
                     }
                     Err(error) => panic!("cannot be opened after {round} flushes: {error}"),
                 };
-                let found = contents(&db);
-                assert!(expected.is_none_or(|expected| expected == found));
+                assert!(expected.is_none_or(|expected| expected == contents(&db)));
                 let name = format!("new {round}");
                 db.create_region_if_needed(&name).unwrap().write(&[round]).unwrap();
                 let flushed = db.flush().is_ok();
-                expected = Some(if flushed { contents(&db) } else { found });
+                // What could not be flushed is in the mirror, which a close that fails leaves.
+                expected = Some(contents(&db));
                 let closed = db.close();
                 assert!(!flushed || closed.is_ok());
             }

@@ -1,10 +1,11 @@
 //! Power loss on a simulated disk: after any crash the database opens as it stood at the last
-//! completed flush, or at one that was in progress.
+//! completed flush, or at one that was in progress. And the death of the process: nothing is lost.
 //!
 //! Programs run in worker processes, so that one which ends its process is found and cut down like
 //! one that panics. `RAWDB_SEED` repeats a run, `RAWDB_CRASH_STATES` sets its length.
 
 mod bits;
+mod mirror;
 mod program;
 mod run;
 
@@ -22,9 +23,11 @@ use rawdb::steps::Step;
 use rawdb::storage::simulation::{Fault, Simulation};
 use rawdb::storage::{File, Storage};
 use rawdb::{Database, ErrorKind, Options};
+use run::Test;
 
 /// How many crashed states are looked at, unless the environment says otherwise.
 const STATES: u64 = 500_000;
+const DEATHS: u64 = 200_000;
 
 /// How often each call of a program is crashed. A simpler program meets other outcomes, so one that
 /// is being cut down is tried with several seeds.
@@ -102,16 +105,26 @@ fn omit_a_step() {
 /// Runs programs until so many states have been looked at.
 #[test]
 #[ignore = "run by the others"]
-fn worker() {
+fn crash_worker() {
+    work(Test::Crash(OUTCOMES), variable("RAWDB_CRASH_STATES").unwrap());
+}
+
+/// The same, for processes that die.
+#[test]
+#[ignore = "run by the others"]
+fn death_worker() {
+    work(Test::Death, variable("RAWDB_DEATH_STATES").unwrap());
+}
+
+fn work(test: Test, target: u64) {
     omit_a_step();
     let files = PathBuf::from(std::env::var("RAWDB_WORKER_FILES").unwrap());
     let (mut seed, stride) = (variable("RAWDB_SEED").unwrap(), variable("RAWDB_STRIDE").unwrap());
-    let target = variable("RAWDB_CRASH_STATES").unwrap();
     let begun = std::fs::File::create(files.join("seed")).unwrap();
     let mut states = 0;
     while states < target {
         begun.write_all_at(&seed.to_le_bytes(), 0).unwrap();
-        states += run::run(&Program::random(seed), OUTCOMES);
+        states += run::run(&Program::random(seed), test);
         seed = seed.wrapping_add(stride);
     }
     println!("\nstates: {states}");
@@ -124,35 +137,40 @@ fn program_from_file() {
     omit_a_step();
     let text = std::fs::read_to_string(std::env::var("RAWDB_PROGRAM").unwrap()).unwrap();
     let program: Program = text.parse().unwrap();
+    let test = match std::env::var("RAWDB_DEATHS") {
+        Ok(_) => Test::Death,
+        Err(_) => Test::Crash(OUTCOMES),
+    };
     let states: u64 = (0..SEEDS_WHEN_SHRINKING)
         .map(|number| {
             let seed = program.seed.wrapping_add(number);
-            run::run(&Program { seed, ..program.clone() }, OUTCOMES)
+            run::run(&Program { seed, ..program.clone() }, test)
         })
         .sum();
     println!("\nstates: {states}");
 }
 
 /// Whether the program still fails; and what it says.
-fn fails(program: &Program, directory: &Path, limit: Duration) -> Option<String> {
+fn fails(program: &Program, test: Test, directory: &Path, limit: Duration) -> Option<String> {
     let path = directory.join("program");
     std::fs::write(&path, program.to_string()).unwrap();
-    let variables = [("RAWDB_PROGRAM", path.to_str().unwrap().to_owned())];
+    let mut variables = vec![("RAWDB_PROGRAM", path.to_str().unwrap().to_owned())];
+    variables.extend((test == Test::Death).then(|| ("RAWDB_DEATHS", "1".to_owned())));
     let mut worker = Worker::start("program_from_file", directory, &variables);
     worker.wait(limit).is_none().then(|| worker.output())
 }
 
 /// The smallest program that still fails, as far as a minute or so finds it.
-fn shrink(seed: u64) -> String {
+fn shrink(seed: u64, test: Test) -> String {
     let directory = tempfile::tempdir().unwrap();
     let mut program = Program::random(seed);
-    let Some(mut output) = fails(&program, directory.path(), HANGS) else {
+    let Some(mut output) = fails(&program, test, directory.path(), HANGS) else {
         return format!("not met again in program {seed}:\n{program}");
     };
     let end = Instant::now() + HANGS;
     'simpler: while Instant::now() < end {
         for candidate in program.simpler() {
-            if let Some(it) = fails(&candidate, directory.path(), HANGS / 4) {
+            if let Some(it) = fails(&candidate, test, directory.path(), HANGS / 4) {
                 (program, output) = (candidate, it);
                 continue 'simpler;
             }
@@ -163,16 +181,29 @@ fn shrink(seed: u64) -> String {
     let mut file = std::fs::File::create(&path).unwrap();
     write!(file, "{program}").unwrap();
     format!(
-        "{output}\n\n{program}\nto run it again: RAWDB_PROGRAM={} cargo test --all-features --test \
-         crash -- --ignored program_from_file",
+        "{output}\n\n{program}\nto run it again: {}RAWDB_PROGRAM={} cargo test --all-features \
+         --test crash -- --ignored program_from_file",
+        if test == Test::Death { "RAWDB_DEATHS=1 " } else { "" },
         path.display()
     )
 }
 
 #[test]
 fn a_crash_at_any_call_leaves_a_flushed_state() {
-    let seed = seed();
     let states = variable("RAWDB_CRASH_STATES").unwrap_or(STATES);
+    println!("{} crashed states", run_programs("crash_worker", Test::Crash(OUTCOMES), states));
+}
+
+/// P11
+#[test]
+fn a_death_at_any_store_loses_nothing() {
+    let states = variable("RAWDB_DEATH_STATES").unwrap_or(DEATHS);
+    println!("{} deaths", run_programs("death_worker", Test::Death, states));
+}
+
+/// Has workers look at so many states.
+fn run_programs(worker: &str, test: Test, states: u64) -> u64 {
+    let seed = seed();
     let count = std::thread::available_parallelism().map_or(1, |count| count.get()) as u64;
     let directories: Vec<_> = (0..count).map(|_| tempfile::tempdir().unwrap()).collect();
     let mut workers: Vec<Worker> = (0u64..)
@@ -182,19 +213,20 @@ fn a_crash_at_any_call_leaves_a_flushed_state() {
                 ("RAWDB_SEED", seed.wrapping_add(number).to_string()),
                 ("RAWDB_STRIDE", count.to_string()),
                 ("RAWDB_CRASH_STATES", states.div_ceil(count).to_string()),
+                ("RAWDB_DEATH_STATES", states.div_ceil(count).to_string()),
             ];
-            Worker::start("worker", directory.path(), &variables)
+            Worker::start(worker, directory.path(), &variables)
         })
         .collect();
     let mut sum = 0;
     for worker in &mut workers {
         match worker.wait(Duration::from_secs(24 * 3600)) {
             Some(states) => sum += states,
-            None => panic!("{}\n{}", worker.output(), shrink(worker.program())),
+            None => panic!("{}\n{}", worker.output(), shrink(worker.program(), test)),
         }
     }
-    println!("{sum} crashed states");
     assert!(sum >= states);
+    sum
 }
 
 /// The tests above, with one protective step of the library left out at a time: they must fail, in
@@ -233,10 +265,16 @@ fn killed_by(step: &str, seed: u64) -> Option<String> {
         ("RAWDB_SEED", seed.to_string()),
         ("RAWDB_STRIDE", "1".to_owned()),
         ("RAWDB_CRASH_STATES", (STATES / 10).to_string()),
+        ("RAWDB_DEATH_STATES", (DEATHS / 10).to_string()),
     ];
     let tests = [
-        "worker",
+        "crash_worker",
+        "death_worker",
         "bits::every_flipped_bit_is_noticed_or_harmless",
+        "a_creation_that_failed_is_made_good",
+        "mirror::a_mirror_of_other_files_is_none",
+        "mirror::a_mirror_beside_another_table_is_none",
+        "mirror::a_mirror_with_impossible_places_is_none",
         "a_flush_is_one_moment_of_all_regions",
         "a_tail_is_kept_as_long_as_a_table_may_need_it",
         "a_tail_is_kept_as_long_as_a_view_is_on_it",
@@ -303,6 +341,33 @@ fn a_failed_sync_is_final() {
             assert!(bytes.starts_with(b"flushed"));
         } else {
             assert_eq!(&*bytes, b"flushed and not");
+        }
+    }
+}
+
+/// Whatever call of the first open fails, the next one succeeds, and what it says is there is there
+/// after a power loss.
+#[test]
+fn a_creation_that_failed_is_made_good() {
+    omit_a_step();
+    for call in 0.. {
+        let mut failed = None;
+        for seed in 0..20 {
+            let disk = Simulation::empty();
+            let partial = seed % 2 == 0;
+            disk.inject(Some(Fault { call, errno: libc::EIO, partial, lasting: false }));
+            drop(open(&disk));
+            failed = disk.failed_call();
+            let disk = disk.snapshot().restart();
+            let db = open(&disk).unwrap();
+            let region = db.create_region_if_needed("a").unwrap();
+            region.write(b"bytes").unwrap();
+            db.flush().unwrap();
+            let db = open(&disk.snapshot().crash(seed)).unwrap();
+            assert_eq!(&*db.region("a").unwrap().view(0, u64::MAX).unwrap(), b"bytes");
+        }
+        if failed.is_none() {
+            break;
         }
     }
 }

@@ -39,9 +39,11 @@ pub enum Kind {
     Reopen,
     /// The process dies, and the next one opens the database, or fails at call number `at`.
     Die,
+    /// The same, and nothing is known of what the process did since its last flush.
+    DieForgotten,
 }
 
-const KINDS: [(Kind, &str, u32); 20] = [
+const KINDS: [(Kind, &str, u32); 21] = [
     (Kind::Create, "create", 6),
     (Kind::Append, "append", 26),
     (Kind::Write, "write", 14),
@@ -61,7 +63,8 @@ const KINDS: [(Kind, &str, u32); 20] = [
     (Kind::FailFlush, "fail-flush", 5),
     (Kind::Compact, "compact", 6),
     (Kind::Reopen, "reopen", 3),
-    (Kind::Die, "die", 2),
+    (Kind::Die, "die", 3),
+    (Kind::DieForgotten, "die-forgotten", 1),
 ];
 
 impl Kind {
@@ -86,6 +89,7 @@ impl Kind {
                 | Kind::Compact
                 | Kind::Reopen
                 | Kind::Die
+                | Kind::DieForgotten
         )
     }
 }
@@ -198,6 +202,8 @@ pub struct Program {
     pub guarded: bool,
     /// Free space is given back at every occasion.
     pub eager: bool,
+    /// There is a mirror of the table, as the system says when it was started.
+    pub mirrored: bool,
     /// The first open fails at this call.
     pub fail: Option<u64>,
     pub operations: Vec<Operation>,
@@ -206,7 +212,7 @@ pub struct Program {
 impl Program {
     pub fn random(seed: u64) -> Program {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let (guarded, eager) = (rng.u32(..4) == 0, rng.bool());
+        let (guarded, eager, mirrored) = (rng.u32(..4) == 0, rng.bool(), rng.u32(..4) > 0);
         let mut operations: Vec<Operation> = Vec::new();
         let mut can_be_inside = false;
         for _ in 0..rng.usize(10..50) {
@@ -216,8 +222,9 @@ impl Program {
             can_be_inside = begins || operation.inside;
             operations.push(operation);
         }
-        let fail = rng.bool().then(|| rng.u64(..20));
-        Program { seed, guarded, eager, fail, operations }
+        // Creating a database and opening it takes fewer calls.
+        let fail = rng.bool().then(|| rng.u64(..45));
+        Program { seed, guarded, eager, mirrored, fail, operations }
     }
 
     /// The operations one by one, each with those inside it.
@@ -274,9 +281,9 @@ impl Program {
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (guarded, eager) = (self.guarded, self.eager);
+        let Program { seed, guarded, eager, mirrored, .. } = self;
         let fail = self.fail.map_or("none".into(), |call| call.to_string());
-        writeln!(f, "seed={} guarded={guarded} eager={eager} fail={fail}", self.seed)?;
+        writeln!(f, "seed={seed} guarded={guarded} eager={eager} mirrored={mirrored} fail={fail}")?;
         self.operations.iter().try_for_each(|operation| writeln!(f, "{operation}"))
     }
 }
@@ -296,6 +303,7 @@ impl FromStr for Program {
             seed: setting("seed")?.parse().map_err(|_| format!("{head:?} has no seed"))?,
             guarded: setting("guarded")? == "true",
             eager: setting("eager")? == "true",
+            mirrored: setting("mirrored")? == "true",
             fail: setting("fail")?.parse().ok(),
             operations: lines.map(str::parse).collect::<Result<_, _>>()?,
         })

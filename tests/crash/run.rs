@@ -104,6 +104,49 @@ impl Model {
         })
     }
 
+    /// Whether this is what there is now.
+    fn is_now(&self, found: &BTreeMap<String, Vec<u8>>) -> bool {
+        let now = self.now.iter().map(|(name, it)| (name, &it.bytes));
+        found.iter().eq(now)
+    }
+
+    /// Whether this is what there is now, but for sectors that a change which was to become `to` has
+    /// overwritten in place already.
+    fn is_nearly(&self, found: &BTreeMap<String, Vec<u8>>, to: &Model) -> bool {
+        let written = |id: u64, number: usize, found: &[u8]| {
+            let values = to.history.get(&(id, number));
+            values.is_some_and(|it| it.iter().any(|(_, value)| value.starts_with(found)))
+        };
+        found.keys().eq(self.now.keys())
+            && found.values().zip(self.now.values()).all(|(found, now)| {
+                let mut sectors = found.chunks(SECTOR).zip(now.bytes.chunks(SECTOR)).enumerate();
+                found.len() == now.bytes.len()
+                    && sectors.all(|(number, (found, now_here))| {
+                        found == now_here || written(now.id, number, found)
+                    })
+            })
+    }
+
+    /// Whether the same bytes have been written to the file, of regions that are in both.
+    fn has_written_the_same(&self, other: &Model) -> bool {
+        self.now.values().all(|it| {
+            other.now.values().find(|next| next.id == it.id).is_none_or(|next| next.raw == it.raw)
+        })
+    }
+
+    /// The model of a database that has just been opened, at first for a process that came after
+    /// another one had died: nothing is lost.
+    fn after_death(&self, found: &BTreeMap<String, Vec<u8>>) -> Model {
+        let lengths = |regions: Vec<(&String, usize)>| format!("{regions:?}");
+        assert!(
+            self.is_now(found),
+            "the process had {}, and the next one finds {}, or other bytes of these",
+            lengths(self.now.iter().map(|(name, it)| (name, it.bytes.len())).collect()),
+            lengths(found.iter().map(|(name, it)| (name, it.len())).collect()),
+        );
+        self.clone()
+    }
+
     /// The model of a database that has just been opened and found to be so.
     fn after_open(&self, found: &BTreeMap<String, Vec<u8>>) -> Model {
         let state = self.recognise(found).unwrap_or_else(|| {
@@ -140,8 +183,17 @@ struct Running {
     buffer: Option<(String, AppendBuffer, usize)>,
 }
 
-/// Snapshots, and the model that each must fit.
-type Checks = Vec<(Vec<Snapshot>, Model)>;
+/// Snapshots, and the model that each must fit: that of before a change and that of after it.
+type Checks = Vec<(Vec<Snapshot>, Model, Model)>;
+
+/// What becomes of a database between two processes that have it open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Between {
+    /// The first has died, and the system goes on.
+    Death,
+    /// What the first has not flushed is lost.
+    Loss,
+}
 
 fn contents(db: &Database) -> BTreeMap<String, Vec<u8>> {
     let bytes = |name: &str| db.region(name).unwrap().view(0, u64::MAX).unwrap().to_vec();
@@ -167,12 +219,16 @@ fn check_space(db: &Database) {
 
 impl Running {
     /// Opens what a crash, or the death of a process, has left, which must be what `model` says.
-    fn open(disk: Arc<Simulation>, options: &Options, model: &Model) -> Running {
+    fn open(disk: Arc<Simulation>, options: &Options, model: &Model, between: Between) -> Running {
         let db = Database::open_storage(disk.clone(), options)
             .unwrap_or_else(|error| panic!("cannot open: {error}"));
         let db = Arc::new(db);
         check_space(&db);
-        let model = model.after_open(&contents(&db));
+        let found = contents(&db);
+        let model = match between {
+            Between::Death => model.after_death(&found),
+            Between::Loss => model.after_open(&found),
+        };
         Running { disk, db, options: options.clone(), model, views: Vec::new(), buffer: None }
     }
 
@@ -294,11 +350,29 @@ struct Runner {
     running: Mutex<Option<Running>>,
     inside: Mutex<VecDeque<Operation>>,
     checks: Mutex<Checks>,
+    /// Each change is looked at by itself, and each store to the mirror.
+    every_store: bool,
+    mirrored: bool,
 }
 
 impl Runner {
     fn change(&self, operation: &Operation) {
-        self.running.lock().as_mut().expect("a database is open").change(operation);
+        if !self.every_store {
+            self.running.lock().as_mut().expect("a database is open").change(operation);
+            return;
+        }
+        self.end_phase();
+        let mut running = self.running.lock();
+        let running = running.as_mut().expect("a database is open");
+        let before = running.model.clone();
+        running.change(operation);
+        let during = running.disk.recorded();
+        self.checks.lock().push((during, before, running.model.clone()));
+    }
+
+    /// These belong to a model.
+    fn check(&self, snapshots: Vec<Snapshot>, model: &Model) {
+        self.checks.lock().push((snapshots, model.clone(), model.clone()));
     }
 
     fn change_inside(&self) {
@@ -312,7 +386,7 @@ impl Runner {
     fn end_phase(&self) {
         let mut running = self.running.lock();
         let running = running.as_mut().expect("a database is open");
-        self.checks.lock().push((running.disk.recorded(), running.model.clone()));
+        self.check(running.disk.recorded(), &running.model);
     }
 
     /// A flush begins: it may be found, or what was there before.
@@ -331,9 +405,9 @@ impl Runner {
         let running = running.as_mut().expect("a database is open");
         let mut during = running.disk.recorded();
         let now = during.pop();
-        self.checks.lock().push((during, running.model.clone()));
+        self.check(during, &running.model);
         running.model.set_durable(vec![state]);
-        self.checks.lock().push((now.into_iter().collect(), running.model.clone()));
+        self.check(now.into_iter().collect(), &running.model);
     }
 
     fn db(&self) -> Arc<Database> {
@@ -389,16 +463,20 @@ impl Runner {
                 drop((views, buffer));
                 Arc::into_inner(db).expect("nobody else uses it").close().unwrap();
                 assert!(disk.is_unlocked());
-                self.checks.lock().push((disk.recorded(), model.clone()));
+                self.check(disk.recorded(), &model);
                 model.set_durable(vec![state]);
-                self.reopen(disk, &options, &model, None);
+                self.reopen(disk, &options, &model, None, Between::Loss);
             }
-            Kind::Die => {
+            Kind::Die | Kind::DieForgotten => {
                 self.end_phase();
                 let running = self.running.lock().take().expect("a database is open");
-                let fail = (operation.fill < 128).then_some(u64::from(operation.at % 20));
-                let disk = running.disk.snapshot().restart();
-                self.reopen(disk, &running.options, &running.model, fail);
+                let fail = (operation.fill < 128).then_some(u64::from(operation.at % 40));
+                let snapshot = running.disk.snapshot();
+                let (disk, between) = match operation.kind == Kind::Die && self.mirrored {
+                    true => (snapshot.restart(), Between::Death),
+                    false => (snapshot.restart_without_mirror(), Between::Loss),
+                };
+                self.reopen(disk, &running.options, &running.model, fail, between);
             }
             _ => self.change(operation),
         }
@@ -439,7 +517,7 @@ impl Runner {
                 drop((views, buffer));
                 // Another process would find the same files.
                 Arc::into_inner(db).expect("nobody else uses it").close().unwrap_err();
-                self.reopen(disk.snapshot().restart(), &options, &model, None);
+                self.reopen(disk.snapshot().restart(), &options, &model, None, Between::Loss);
             }
             // It may be found all the same, and can be repeated.
             Err(error) => assert!(failed.is_some(), "{error}"),
@@ -447,36 +525,59 @@ impl Runner {
     }
 
     /// Opens the database, after a failure at call number `fail` if there is one.
-    fn reopen(&self, disk: Arc<Simulation>, options: &Options, model: &Model, fail: Option<u64>) {
-        let mut disk = disk;
-        disk.record();
+    fn reopen(
+        &self,
+        disk: Arc<Simulation>,
+        options: &Options,
+        model: &Model,
+        fail: Option<u64>,
+        between: Between,
+    ) {
+        let record = |disk: &Simulation| match self.every_store {
+            true => disk.record_stores(),
+            false => disk.record(),
+        };
+        let (mut disk, mut model) = (disk, model.clone());
+        record(&disk);
         if let Some(call) = fail {
             let fault = Fault { call, errno: libc::EIO, partial: call % 2 == 0, lasting: false };
             disk.inject(Some(fault));
             let result = Database::open_storage(disk.clone(), options);
             assert!(result.is_ok() || disk.failed_call().is_some());
+            let flushed = (result.is_ok() && between == Between::Death).then(|| {
+                // Closing it flushes what was not.
+                disk.inject(None);
+                let state = model.state();
+                model.durable.push(state.clone());
+                state
+            });
             drop(result);
-            self.checks.lock().push((disk.recorded(), model.clone()));
+            self.check(disk.recorded(), &model);
+            if let Some(flushed) = flushed {
+                model.set_durable(vec![flushed]);
+            }
             disk = disk.snapshot().restart();
-            disk.record();
+            record(&disk);
         }
-        let running = Running::open(disk, options, model);
-        self.checks.lock().push((running.disk.recorded(), model.clone()));
+        let running = Running::open(disk, options, &model, between);
+        self.check(running.disk.recorded(), &model);
         *self.running.lock() = Some(running);
     }
 }
 
-/// Power fails at the snapshot; what is found must be what the model says, and work.
+/// Power fails at the snapshot, or the process dies; what is found must be what the model says, and
+/// work.
 struct Crasher<'a> {
     options: &'a Options,
     rng: fastrand::Rng,
+    mirrored: bool,
     states: u64,
 }
 
 impl Crasher<'_> {
-    fn open(&mut self, disk: Arc<Simulation>, model: &Model) -> Running {
+    fn open(&mut self, disk: Arc<Simulation>, model: &Model, between: Between) -> Running {
         self.states += 1;
-        Running::open(disk, self.options, model)
+        Running::open(disk, self.options, model, between)
     }
 
     fn crash(&mut self, snapshot: &Snapshot, model: &Model) {
@@ -484,14 +585,48 @@ impl Crasher<'_> {
         match self.rng.u32(..16) {
             0 => self.crash_in_recovery(&disk, model),
             1 => {
-                // First only the process dies. What the next one finds is in the page cache, and
-                // perhaps nowhere else.
-                let disk = snapshot.restart();
+                // First only the process dies, and nobody goes by its mirror. What the next one finds
+                // is in the page cache, and perhaps nowhere else.
+                let disk = snapshot.restart_without_mirror();
                 self.crash_in_recovery(&disk, model);
-                self.use_and_crash(disk, model);
+                self.use_and_crash(disk, model, Between::Loss);
             }
-            2..=3 => self.use_and_crash(disk, model),
-            _ => drop(self.open(disk, model)),
+            2..=3 => self.use_and_crash(disk, model, Between::Loss),
+            _ => drop(self.open(disk, model, Between::Loss)),
+        }
+    }
+
+    /// The process dies, somewhere between `before` and `after`.
+    fn die(&mut self, snapshot: &Snapshot, before: &Model, after: &Model) {
+        let disk = snapshot.restart();
+        disk.record_stores();
+        let db = Database::open_storage(disk.clone(), self.options)
+            .unwrap_or_else(|error| panic!("cannot open: {error}"));
+        self.states += 1;
+        check_space(&db);
+        let found = contents(&db);
+        drop(db);
+        let model = [after, before].into_iter().find(|model| model.is_now(&found));
+        let Some(model) = model else {
+            // An overwrite in place that was not complete.
+            assert!(before.is_nearly(&found, after), "found {found:?}");
+            return;
+        };
+        match self.rng.u32(..16) {
+            0 => {
+                // Again, and in the middle of opening what the first has left.
+                let mut states = disk.recorded();
+                states.truncate(40);
+                for snapshot in states {
+                    self.open(snapshot.restart(), model, Between::Death);
+                }
+            }
+            // Of a change that did not take place, but may have written to the file, the model knows
+            // nothing.
+            1..=3 if before.has_written_the_same(after) || std::ptr::eq(model, after) => {
+                self.use_and_crash(snapshot.restart(), model, Between::Death);
+            }
+            _ => {}
         }
     }
 
@@ -499,23 +634,24 @@ impl Crasher<'_> {
     fn crash_in_recovery(&mut self, disk: &Arc<Simulation>, model: &Model) {
         let disk = disk.snapshot().restart();
         disk.record();
-        let found = self.open(disk.clone(), model).model;
+        let found = self.open(disk.clone(), model, Between::Loss).model;
         let mut snapshots = disk.recorded();
         let after = snapshots.pop();
         for snapshot in snapshots {
             let crashed = snapshot.crash(self.rng.u64(..));
-            self.open(crashed, model);
+            self.open(crashed, model, Between::Loss);
         }
         // What an open has found is durable.
         if let Some(after) = after {
             let crashed = after.crash(self.rng.u64(..));
-            self.open(crashed, &found);
+            self.open(crashed, &found, Between::Loss);
         }
     }
 
-    /// Works with what a crash has left, unflushed and flushed, and crashes it again.
-    fn use_and_crash(&mut self, disk: Arc<Simulation>, model: &Model) {
-        let mut running = self.open(disk, model);
+    /// Works with what a crash or a death has left, unflushed and flushed, and has the process die and
+    /// the power fail again.
+    fn use_and_crash(&mut self, disk: Arc<Simulation>, model: &Model, between: Between) {
+        let mut running = self.open(disk, model, between);
         for flush in [false, true] {
             for operation in Program::random(self.rng.u64(..)).operations.iter().take(8) {
                 if operation.kind.changes_regions() {
@@ -527,20 +663,34 @@ impl Crasher<'_> {
                 let state = running.model.state();
                 running.model.set_durable(vec![state]);
             }
-            let crashed = running.disk.snapshot().crash(self.rng.u64(..));
-            self.open(crashed, &running.model);
+            let snapshot = running.disk.snapshot();
+            let crashed = snapshot.crash(self.rng.u64(..));
+            self.open(crashed, &running.model, Between::Loss);
+            if self.mirrored && self.rng.bool() {
+                running = self.open(snapshot.restart(), &running.model, Between::Death);
+            }
         }
     }
 }
 
-/// Runs the program and crashes it, `outcomes` times at every call. Returns how many crashed states
-/// have been looked at; panics at one that is not as it must be.
-pub fn run(program: &Program, outcomes: u32) -> u64 {
+/// What is done with a program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Test {
+    /// Power fails at every call, so many times with different outcomes.
+    Crash(u32),
+    /// The process dies at every call and after every store to the mirror.
+    Death,
+}
+
+/// Runs the program and looks at what is found afterwards. Returns how many states that was; panics
+/// at one that is not as it must be.
+pub fn run(program: &Program, test: Test) -> u64 {
     // A threshold of one page brings punching into every flush.
     let reclaim_threshold = if program.eager { 4096 } else { 0 };
     let options = Options { guarded: program.guarded, reclaim_threshold, ..Options::default() };
     let rng = fastrand::Rng::with_seed(program.seed);
-    let mut crasher = Crasher { options: &options, rng, states: 0 };
+    let mirrored = program.mirrored || test == Test::Death;
+    let mut crasher = Crasher { options: &options, rng, mirrored, states: 0 };
 
     // As long as `open` has not returned there may be nothing, which opens as empty.
     let mut nothing = Model::default();
@@ -550,13 +700,26 @@ pub fn run(program: &Program, outcomes: u32) -> u64 {
         running: Mutex::default(),
         inside: Mutex::default(),
         checks: Mutex::default(),
+        every_store: test == Test::Death,
+        mirrored,
     });
-    runner.reopen(Simulation::empty(), &options, &nothing, program.fail);
+    let disk = if mirrored { Simulation::empty() } else { Simulation::empty_without_boot_id() };
+    runner.reopen(disk, &options, &nothing, program.fail, Between::Loss);
     for (operation, inside) in program.steps().chain([(Operation::of(Kind::Reopen), &[][..])]) {
+        // What becomes of a process after these is not what it had.
+        let loses = matches!(operation.kind, Kind::FailFlush | Kind::DieForgotten);
+        if loses && test == Test::Death {
+            continue;
+        }
         runner.step(&operation, inside);
-        for (snapshots, model) in std::mem::take(&mut *runner.checks.lock()) {
+        for (snapshots, before, after) in std::mem::take(&mut *runner.checks.lock()) {
             for snapshot in snapshots {
-                (0..outcomes).for_each(|_| crasher.crash(&snapshot, &model));
+                match test {
+                    Test::Crash(outcomes) => {
+                        (0..outcomes).for_each(|_| crasher.crash(&snapshot, &before));
+                    }
+                    Test::Death => crasher.die(&snapshot, &before, &after),
+                }
             }
         }
     }

@@ -1,0 +1,158 @@
+//! When the mirror that a dead process has left is believed, and when not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rawdb::storage::simulation::{Simulation, Snapshot, SECTOR};
+use rawdb::storage::File;
+use rawdb::{Database, Options};
+
+use crate::{omit_a_step, open};
+
+const PAGE: usize = 4096;
+
+/// The names and bytes that are found.
+fn found(disk: &Arc<Simulation>) -> BTreeMap<String, Vec<u8>> {
+    let db = open(disk).unwrap();
+    let bytes = |name: &str| db.region(name).unwrap().view(0, u64::MAX).unwrap().to_vec();
+    db.list().unwrap().into_iter().map(|(name, _)| (name.clone(), bytes(&name))).collect()
+}
+
+fn names(disk: &Arc<Simulation>) -> Vec<String> {
+    found(disk).into_keys().collect()
+}
+
+/// "flushed" is, and "not flushed" is not.
+fn unflushed() -> Snapshot {
+    let disk = Simulation::empty();
+    let db = open(&disk).unwrap();
+    db.create_region_if_needed("flushed").unwrap().write(b"flushed").unwrap();
+    db.flush().unwrap();
+    db.create_region_if_needed("not flushed").unwrap().write(b"not flushed").unwrap();
+    disk.snapshot()
+}
+
+#[test]
+fn a_mirror_is_believed_by_writers_and_readers() {
+    let disk = unflushed().restart();
+    let options = Options { read_only: true, ..Options::default() };
+    let before = disk.contents(File::Live);
+    let db = Database::open_storage(disk.clone(), &options).unwrap();
+    assert_eq!(&*db.region("not flushed").unwrap().view(0, u64::MAX).unwrap(), b"not flushed");
+    drop(db);
+    assert!(disk.contents(File::Live) == before, "reading changes nothing");
+    assert_eq!(names(&disk), ["flushed", "not flushed"]);
+}
+
+#[test]
+fn a_mirror_from_before_the_system_was_started_is_none() {
+    omit_a_step();
+    for seed in 0..50 {
+        assert_eq!(names(&unflushed().crash(seed)), ["flushed"]);
+    }
+}
+
+#[test]
+fn a_mirror_of_other_files_is_none() {
+    omit_a_step();
+    assert_eq!(names(&unflushed().restart_as_copy()), ["flushed"]);
+}
+
+/// Someone brings back an older `regions`.
+#[test]
+fn a_mirror_beside_another_table_is_none() {
+    omit_a_step();
+    let disk = Simulation::empty();
+    let db = open(&disk).unwrap();
+    let region = db.create_region_if_needed("a").unwrap();
+    region.write(b"old").unwrap();
+    db.flush().unwrap();
+    let old = disk.snapshot();
+    region.write(b" and new").unwrap();
+    db.flush().unwrap();
+    let mixed = disk.snapshot().restart_with_regions_of(&old);
+    assert_eq!(found(&mixed)["a"], b"old");
+}
+
+/// Two histories with as many flushes, in which different slots have the same place.
+#[test]
+fn a_mirror_with_impossible_places_is_none() {
+    omit_a_step();
+    let disk = Simulation::empty();
+    let db = open(&disk).unwrap();
+    db.create_region_if_needed("a").unwrap();
+    db.flush().unwrap();
+    let start = disk.snapshot();
+    db.create_region_if_needed("b").unwrap().write(&[1; 5000]).unwrap();
+    db.flush().unwrap();
+
+    let other = start.restart();
+    let db = open(&other).unwrap();
+    db.create_region_if_needed("empty").unwrap();
+    db.create_region_if_needed("c").unwrap().write(&[2; 5000]).unwrap();
+    db.flush().unwrap();
+    let mixed = disk.snapshot().restart_with_regions_of(&other.snapshot());
+    assert_eq!(names(&mixed), ["a", "c", "empty"]);
+}
+
+/// A database that was closed has none, and needs none.
+#[test]
+fn a_closed_database_leaves_no_mirror() {
+    let disk = unflushed().restart();
+    open(&disk).unwrap().close().unwrap();
+    let disk = disk.snapshot().restart_without_mirror();
+    assert_eq!(names(&disk), ["flushed", "not flushed"]);
+}
+
+/// Every bit of the mirror, one at a time: all of it is believed or nothing. Words that are changed
+/// alone are covered by nothing: a length, which stays within the region's place, and the last change
+/// that counts, which can make it an earlier moment.
+#[test]
+fn every_flipped_bit_of_a_mirror_spoils_all_of_it_or_nothing() {
+    omit_a_step();
+    let disk = Simulation::empty();
+    let db = open(&disk).unwrap();
+    for name in ["stays", "removed", "renamed", "moved"] {
+        db.create_region_if_needed(name).unwrap().write(name.as_bytes()).unwrap();
+    }
+    db.flush().unwrap();
+    db.create_region_if_needed(&"new".repeat(200)).unwrap().write(b"new").unwrap();
+    db.remove("removed").unwrap();
+    db.rename("renamed", "other", false).unwrap();
+    db.region("moved").unwrap().write(&[1; 20_000]).unwrap();
+    let dead = disk.snapshot();
+    let now = found(&dead.restart());
+    let flushed = found(&dead.restart_without_mirror());
+    assert!(now != flushed);
+
+    let disk = dead.restart();
+    let [mut data, regions, live] =
+        [File::Data, File::Regions, File::Live].map(|file| disk.contents(file));
+    data.truncate(1 << 18);
+    let is_len = |at: usize| at >= PAGE && (at % 2048) / 8 == 1;
+    let is_last_change = |at: usize| (2056..2064).contains(&at);
+    let (mut believed, mut ignored, mut other) = (0, 0, 0);
+    let mut damaged = live.clone();
+    for at in 0..live.len() {
+        let sector = at / SECTOR * SECTOR;
+        if live[sector..sector + SECTOR].iter().all(|&byte| byte == 0) {
+            continue;
+        }
+        for bit in 0..8 {
+            damaged[at] ^= 1 << bit;
+            let found = found(&Simulation::with_mirror(&data, &regions, &damaged));
+            damaged[at] = live[at];
+            if found == now {
+                believed += 1;
+            } else if found == flushed {
+                ignored += 1;
+            } else {
+                assert!(is_len(at) || is_last_change(at), "byte {at}, bit {bit}");
+                assert!(is_last_change(at) || found.keys().eq(now.keys()));
+                other += 1;
+            }
+        }
+    }
+    println!("{believed} made no difference, {ignored} spoiled the mirror, {other} a word");
+    assert!(believed > 1000 && ignored > 1000);
+}
