@@ -192,71 +192,6 @@ static void test_child_opens(void)
     tear_down();
 }
 
-/*
- * An owner that is killed leaves no lock, and the last flush: with nothing to repair or to wait
- * for. Bytes that were overwritten in place since may be the newer ones.
- */
-static void test_owner_killed(void)
-{
-    int ready[2], status = 0;
-    char byte = 0, first = 0;
-    pid_t owner;
-    rawdb_region *other;
-
-    dir = temp_dir_new();
-    CHECK(pipe(ready) == 0);
-    owner = fork();
-    if (owner == 0) {
-        db = open_db(dir.db, 0);
-        region = create_region(db, "region");
-        CHECK_OK(rawdb_region_append(region, "flushed", 7, NULL));
-        other = create_region(db, "removed");
-        CHECK_OK(rawdb_region_append(other, "back", 4, NULL));
-        rawdb_region_close(other);
-        rawdb_region_close(create_region(db, "named"));
-        CHECK_OK(rawdb_flush(db));
-        CHECK_OK(rawdb_region_append(region, ", unflushed", 11, NULL));
-        CHECK_OK(rawdb_region_write_at(region, 0, "F", 1));
-        rawdb_region_close(create_region(db, "created"));
-        CHECK_OK(rawdb_remove(db, "removed"));
-        CHECK_OK(rawdb_rename(db, "named", "renamed", 0));
-        CHECK(write(ready[1], "x", 1) == 1);
-        for (;;)
-            pause();
-    }
-    CHECK(owner > 0);
-    close(ready[1]);
-    CHECK(read(ready[0], &byte, 1) == 1);
-    close(ready[0]);
-    CHECK(kill(owner, SIGKILL) == 0);
-    CHECK(waitpid(owner, &status, 0) == owner && WIFSIGNALED(status));
-
-    db = open_db(dir.db, RAWDB_OPEN_NO_CREATE);
-    CHECK_EQ(get_stats(db).region_count, 3);
-    CHECK_OK(rawdb_region_open(db, "region", &region));
-    CHECK_EQ(rawdb_region_len(region), 7);
-    CHECK_OK(rawdb_region_read(region, 0, &first, 1));
-    CHECK(first == 'F' || first == 'f');
-    CHECK_CONTENT(region, first == 'F' ? "Flushed" : "flushed", 7);
-    CHECK_STATUS(rawdb_region_open(db, "renamed", &other), RAWDB_E_NOT_FOUND);
-    CHECK_OK(rawdb_region_open(db, "named", &other));
-    CHECK_CONTENT(other, "", 0);
-    rawdb_region_close(other);
-    CHECK_OK(rawdb_region_open(db, "removed", &other));
-    CHECK_CONTENT(other, "back", 4);
-    rawdb_region_close(other);
-
-    CHECK_OK(rawdb_region_write_at(region, 0, "written on", 10));
-    CHECK_OK(rawdb_remove(db, "removed"));
-    rawdb_region_close(region);
-    CHECK_OK(rawdb_close(db));
-    db = open_db(dir.db, RAWDB_OPEN_NO_CREATE);
-    CHECK_EQ(get_stats(db).region_count, 2);
-    CHECK_OK(rawdb_region_open(db, "region", &region));
-    CHECK_CONTENT(region, "written on", 10);
-    tear_down();
-}
-
 /* The lock of an owner that is killed is its children's as well, until they end. */
 static void test_lock_of_orphan(void)
 {
@@ -432,7 +367,6 @@ int main(void)
     RUN(test_refusals);
     RUN(test_lock);
     RUN(test_child_opens);
-    RUN(test_owner_killed);
     RUN(test_lock_of_orphan);
     RUN(test_view_in_child);
     RUN(test_fork_amid_calls);

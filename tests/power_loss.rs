@@ -26,6 +26,12 @@ use fuser::{
 use parking_lot::{Condvar, Mutex};
 use rawdb::{Database, Options};
 
+mod random_program;
+mod reboot;
+
+use random_program::{Operation, Program, Stores};
+use reboot::System;
+
 const SECTOR: usize = 512;
 const BLOCK: usize = 4096;
 /// mkfs.xfs makes none smaller than 300 MiB.
@@ -337,175 +343,6 @@ impl Drop for Mounted {
     }
 }
 
-#[derive(Clone)]
-struct Region {
-    /// Which region this is, whatever its name.
-    id: u64,
-    bytes: Vec<u8>,
-}
-
-/// A program of random operations: the same from the same seed, whatever happens to the database.
-#[derive(Clone)]
-struct Program {
-    rng: fastrand::Rng,
-    /// How many operations there have been.
-    done: u64,
-    regions: BTreeMap<String, Region>,
-}
-
-enum Operation {
-    Create { name: String },
-    Remove { name: String },
-    Rename { from: String, to: String },
-    Retain { names: Vec<String> },
-    Truncate { name: String, len: u64 },
-    Write(Stores),
-}
-
-/// Bytes that are written to a region.
-struct Stores {
-    name: String,
-    /// The region's.
-    id: u64,
-    offset: usize,
-    bytes: Vec<u8>,
-    how: How,
-    /// While somebody views the region.
-    viewed: bool,
-}
-
-#[derive(Clone, Copy)]
-enum How {
-    Append,
-    WriteAt,
-    TruncateWrite,
-    /// In values of a quarter of the bytes.
-    WriteBatch,
-    /// Of which so many bytes are published.
-    AppendBuffer(usize),
-}
-
-impl Program {
-    fn new(seed: u64) -> Program {
-        Program { rng: fastrand::Rng::with_seed(seed), done: 0, regions: BTreeMap::new() }
-    }
-
-    fn name(&mut self) -> String {
-        // The name of one region makes its entry longer than a sector.
-        match self.rng.u32(..8) {
-            0 => "long ".repeat(150),
-            number => format!("r{number}"),
-        }
-    }
-
-    /// The next operation, which has been applied to `regions`.
-    fn step(&mut self) -> Operation {
-        self.done += 1;
-        let name = self.name();
-        let id = self.done;
-        let Some(region) = self.regions.get_mut(&name) else {
-            self.regions.insert(name.clone(), Region { id, bytes: Vec::new() });
-            return Operation::Create { name };
-        };
-        let len = region.bytes.len();
-        let kind = if len > 4 << 20 { 20 } else { self.rng.u32(..100) };
-        match kind {
-            0..=4 => {
-                self.regions.remove(&name);
-                return Operation::Remove { name };
-            }
-            5..=9 => {
-                let to = self.name();
-                let region = self.regions.remove(&name).unwrap();
-                self.regions.insert(to.clone(), region);
-                return Operation::Rename { from: name, to };
-            }
-            10 => {
-                let rng = &mut self.rng;
-                self.regions.retain(|_, _| rng.u32(..4) > 0);
-                return Operation::Retain { names: self.regions.keys().cloned().collect() };
-            }
-            11..=20 => {
-                let len = self.rng.usize(..=len);
-                region.bytes.truncate(len);
-                return Operation::Truncate { name, len: len as u64 };
-            }
-            _ => {}
-        }
-        let mut bytes = vec![
-            0;
-            match self.rng.u32(..60) {
-                0 => self.rng.usize(1..3 << 20),
-                1..=6 => self.rng.usize(1..40_000),
-                _ => self.rng.usize(1..1_500),
-            }
-        ];
-        self.rng.fill(&mut bytes);
-        let (how, offset) = match kind {
-            21..=35 => (How::WriteAt, self.rng.usize(..=len)),
-            36..=45 => (How::TruncateWrite, self.rng.usize(..=len)),
-            46..=55 if len >= 1000 => {
-                bytes.truncate(len.min(bytes.len()) / 4 * 4);
-                (How::WriteBatch, self.rng.usize(..=len - bytes.len()))
-            }
-            56..=65 => (How::AppendBuffer(self.rng.usize(..=bytes.len())), len),
-            _ => (How::Append, len),
-        };
-        let published =
-            if let How::AppendBuffer(published) = how { published } else { bytes.len() };
-        let end = offset + published;
-        region.bytes.resize(len.max(end), 0);
-        region.bytes[offset..end].copy_from_slice(&bytes[..published]);
-        if let How::TruncateWrite = how {
-            region.bytes.truncate(end);
-        }
-        let (id, viewed) = (region.id, self.rng.u32(..4) == 0);
-        Operation::Write(Stores { name, id, offset, bytes, how, viewed })
-    }
-}
-
-impl Operation {
-    fn run(&self, db: &Database) -> rawdb::Result<()> {
-        match self {
-            Operation::Create { name } => db.create_region_if_needed(name).map(drop),
-            Operation::Remove { name } => db.remove(name),
-            Operation::Rename { from, to } => db.rename(from, to, true),
-            Operation::Retain { names } => {
-                db.retain(&names.iter().map(String::as_str).collect::<Vec<_>>())
-            }
-            Operation::Truncate { name, len } => db.region(name)?.truncate(*len),
-            Operation::Write(stores) => stores.run(db),
-        }
-    }
-}
-
-impl Stores {
-    fn run(&self, db: &Database) -> rawdb::Result<()> {
-        let Stores { bytes, .. } = self;
-        let offset = self.offset as u64;
-        let region = db.region(&self.name)?;
-        let _view = if self.viewed { Some(region.view(0, u64::MAX)?) } else { None };
-        match self.how {
-            How::Append => region.write(bytes).map(drop),
-            How::WriteAt => region.write_at(bytes, offset),
-            How::TruncateWrite => region.truncate_write(offset, bytes),
-            How::WriteBatch => {
-                let quarter = bytes.len() / 4;
-                // Backwards, because the order is nobody's business.
-                let offsets = [3, 2, 1, 0].map(|number| offset + number * quarter as u64);
-                let mut values = Vec::with_capacity(bytes.len());
-                bytes.rchunks(quarter.max(1)).for_each(|value| values.extend_from_slice(value));
-                region.write_batch(&offsets, &values, quarter)
-            }
-            How::AppendBuffer(published) => {
-                let mut buffer = region.append_begin(bytes.len())?;
-                buffer.copy_from_slice(bytes);
-                buffer.end(published).map(drop)
-            }
-        }
-    }
-}
-
 /// The report of the working process: records of a byte that says what it is, and a number.
 struct Report(fs::File);
 
@@ -561,7 +398,7 @@ fn work(directory: &Path, seed: u64) {
     let report = fs::OpenOptions::new().append(true).open(directory.join("report")).unwrap();
     let report = Report(report);
     let mut rng = fastrand::Rng::with_seed(!seed);
-    let mut program = Program::new(seed);
+    let mut program = Program::new(seed, "");
     let (begun, returned) = (AtomicU64::new(0), AtomicU64::new(0));
     loop {
         let options = Options {
@@ -711,20 +548,6 @@ impl Outcome<'_> {
     }
 }
 
-impl Region {
-    /// Whether this, once flushed, may be found as `found`. What has been overwritten in place may
-    /// have either value, byte by byte, because a disk may be given half of a store.
-    fn may_become(&self, found: &[u8], later: &[(u64, Stores)]) -> bool {
-        let stored = |at: usize| {
-            later.iter().any(|(_, stores)| {
-                let byte = at.checked_sub(stores.offset).and_then(|at| stores.bytes.get(at));
-                stores.id == self.id && byte == Some(&found[at])
-            })
-        };
-        self.bytes == found || (0..found.len()).all(|at| self.bytes[at] == found[at] || stored(at))
-    }
-}
-
 /// How to make and mount a file system.
 struct Kind {
     test: &'static str,
@@ -759,8 +582,10 @@ impl Kind {
         &self,
         directory: &Path,
         image: Image,
+        system: &System,
         rng: &mut fastrand::Rng,
     ) -> (Contents, Contents, Image) {
+        system.restart(rng);
         let drive = Drive::new(directory.to_owned(), image);
         let _mounted = Mounted::new(&drive, self.mount);
         let status = self.process("examine", directory, rng.u64(..)).status().unwrap();
@@ -776,6 +601,7 @@ impl Kind {
         let snapshots =
             std::env::var("RAWDB_SNAPSHOTS").map_or(6, |number| number.parse::<u64>().unwrap());
         let mut rng = fastrand::Rng::with_seed(seed);
+        let system = System::new(directory);
         let drive = Drive::new(directory.join("main"), Image::default());
         run(command(self.mkfs[0]).args(&self.mkfs[1..]).arg(drive.file()));
         drive.shared.disk.lock().flush();
@@ -786,7 +612,7 @@ impl Kind {
         let worker = self.process("work", &drive.directory, program_seed).spawn().unwrap();
         let mut worker = Worker(worker);
 
-        let mut base = Program::new(program_seed);
+        let mut base = Program::new(program_seed, "");
         let (mut inside, mut earlier) = (0, 0);
         for number in 1..=snapshots {
             let (flushes, writes) = match rng.u32(..4) {
@@ -816,7 +642,7 @@ impl Kind {
 
             let left = lose_power(&captured.flushed, &captured.cache, &mut rng);
             let second = directory.join("second");
-            let (found, flushed, left) = self.examine(&second, left, &mut rng);
+            let (found, flushed, left) = self.examine(&second, left, &system, &mut rng);
             let outcome =
                 Outcome { found, base: &base, flushes: &flushes, operations: after.operations };
             let states = outcome.states();
@@ -827,7 +653,7 @@ impl Kind {
                 outcome.found.iter().map(|(name, it)| (name, it.len())).collect::<Vec<_>>()
             );
             earlier += u64::from(in_progress && states.iter().all(|it| flushes[0].contains(it)));
-            let (found, ..) = self.examine(&second, left, &mut rng);
+            let (found, ..) = self.examine(&second, left, &system, &mut rng);
             assert!(found == flushed, "what was flushed after power loss {number} is there");
         }
         let flushes = drive.shared.disk.lock().flushes;
@@ -863,14 +689,7 @@ impl Kind {
         // devices go with the mounts. It is the process `unshare` that unmounts last, because the
         // one that serves the disks cannot unmount what is on them while it dies.
         let process = self.process("serve", directory.path(), seed);
-        let mut unshare = command("unshare")
-            .args(["--mount", "--propagation=private", "--fork"])
-            .arg(process.get_program())
-            .args(process.get_args())
-            .envs(process.get_envs().filter_map(|(name, value)| Some((name, value?))))
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut unshare = reboot::unshared(&process).stdin(Stdio::piped()).spawn().unwrap();
         let _stdin = unshare.stdin.take();
         let status = unshare.wait().unwrap();
         assert!(status.success(), "{}: {status}", self.test);
