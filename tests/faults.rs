@@ -110,6 +110,8 @@ fn open(disk: &Arc<Simulation>, options: &Options) -> Result<Database, Error> {
 struct Case {
     disk: Snapshot,
     model: Model,
+    /// Whether the process before has died, and left a mirror.
+    mirrored: bool,
     options: Options,
     steps: Vec<Step>,
 }
@@ -120,7 +122,7 @@ impl Case {
         let options = Options { guarded, reclaim_threshold: 4096, ..Options::default() };
         let disk = Simulation::empty();
         let mut program = Program::new(Model::new());
-        let end = rng.u32(..4);
+        let end = rng.u32(..5);
         if end > 0 {
             let db = open(&disk, &options).unwrap();
             let count = rng.usize(..30);
@@ -134,13 +136,14 @@ impl Case {
                     disk.snapshot()
                 }
                 2 => snapshot,
+                3 => snapshot.restart_without_mirror().snapshot(),
                 _ => snapshot.crash(rng.u64(..)).snapshot(),
             };
             let steps = random_steps(rng, STEPS);
-            return Case { disk, model: program.model, options, steps };
+            return Case { disk, model: program.model, mirrored: end == 2, options, steps };
         }
         let steps = random_steps(rng, STEPS);
-        Case { disk: disk.snapshot(), model: program.model, options, steps }
+        Case { disk: disk.snapshot(), model: program.model, mirrored: false, options, steps }
     }
 }
 
@@ -192,6 +195,8 @@ impl Injector<'_> {
 struct Run<'a> {
     case: &'a Case,
     rng: fastrand::Rng,
+    /// Where every call fails, so does marking the mirror when it is written by calls.
+    cannot_mark: bool,
 }
 
 impl Run<'_> {
@@ -205,13 +210,41 @@ impl Run<'_> {
         }
     }
 
-    /// What was promised is there after the process has died now, and after a power loss.
-    fn check_snapshot(&mut self, snapshot: &Snapshot, model: &Model) {
-        self.check_recovered(&snapshot.restart(), model, "after a restart");
+    /// What was promised is there after the process has died now, and after a power loss. `flushed` says
+    /// that there is nothing but what was flushed.
+    fn check_snapshot(&mut self, snapshot: &Snapshot, model: &Model, flushed: bool) {
+        if flushed && self.cannot_mark {
+            self.check_recovered(&snapshot.restart_without_mirror(), model, "without a mirror");
+        } else if flushed {
+            self.check_recovered(&snapshot.restart(), model, "after a restart");
+        } else {
+            self.check_mirrored(snapshot, model);
+            self.check_recovered(&snapshot.restart_without_mirror(), model, "without a mirror");
+        }
         for _ in 0..2 {
             let seed = self.rng.u64(..);
             self.check_recovered(&snapshot.crash(seed), model, "after a crash");
         }
+    }
+
+    /// The process dies, and the next one too.
+    fn check_mirrored(&mut self, snapshot: &Snapshot, model: &Model) {
+        let disk = snapshot.restart();
+        let db = self.open(&disk);
+        Self::must(model.check(&db), "after a death");
+        let mut program = Program::new(model.clone());
+        let steps = random_steps(&mut self.rng, 4);
+        run_steps(&db, &steps, &mut program);
+        program.release_views();
+        let disk = disk.snapshot().restart();
+        let db = self.open(&disk);
+        Self::must(program.model.check(&db), "after another death");
+        let crashed = disk.snapshot().crash(self.rng.u64(..));
+        Self::must(program.model.check_recovered(&self.open(&crashed)), "deaths, then a crash");
+        db.flush().unwrap();
+        program.model.flushed();
+        let crashed = disk.snapshot().crash(self.rng.u64(..));
+        Self::must(program.model.check_recovered(&self.open(&crashed)), "flushed by another");
     }
 
     fn check_recovered(&mut self, disk: &Arc<Simulation>, model: &Model, when: &str) {
@@ -249,13 +282,17 @@ impl Run<'_> {
             Ok(db) => db,
             Err(error) => {
                 assert!(faults.explains(&error, hit), "open, {hit:?} failed: {error:?}");
-                self.check_snapshot(&disk.snapshot(), &program.model);
+                self.check_snapshot(&disk.snapshot(), &program.model, !case.mirrored);
                 return first_hit.ok_or(calls);
             }
         };
         assert_ne!(hit, Some("sync"), "open: a failed sync was not noticed");
-        Self::must(program.model.check_recovered(&db), "opened");
-        program.model.adopt(&db);
+        if case.mirrored {
+            Self::must(program.model.check(&db), "opened");
+        } else {
+            Self::must(program.model.check_recovered(&db), "opened");
+            program.model.adopt(&db);
+        }
 
         let mut failure: Option<Error> = None;
         let mut steps_since = 0;
@@ -303,13 +340,13 @@ impl Run<'_> {
                 program.check_views();
             }
             if hit.is_some() && steps_since == 1 {
-                self.check_snapshot(&disk.snapshot(), &program.model);
+                self.check_snapshot(&disk.snapshot(), &program.model, failure.is_some());
             }
         }
         Self::must(program.model.check(&db), "at the end");
         program.release_views();
         if first_hit.is_some() && self.rng.bool() {
-            self.check_snapshot(&disk.snapshot(), &program.model);
+            self.check_snapshot(&disk.snapshot(), &program.model, failure.is_some());
         }
 
         program.model.may_be_flushed();
@@ -333,7 +370,8 @@ impl Run<'_> {
                 assert_eq!(made, 0, "close after a failed sync");
             }
         }
-        self.check_snapshot(&disk.snapshot(), &program.model);
+        let flushed = failure.is_some() || hit == Some("sync");
+        self.check_snapshot(&disk.snapshot(), &program.model, flushed);
         first_hit.ok_or(calls)
     }
 }
@@ -344,10 +382,10 @@ fn sweep(guarded: bool) {
     for number in 0..PROGRAMS {
         let seed = seed.wrapping_add(number);
         let case = Case::random(&mut fastrand::Rng::with_seed(seed), guarded);
-        let run = |kind, call| {
+        let run = |kind: Kind, call| {
             let rng = fastrand::Rng::with_seed(seed);
-            let result =
-                catch_unwind(AssertUnwindSafe(|| Run { case: &case, rng }.run(kind, call)));
+            let mut it = Run { case: &case, rng, cannot_mark: guarded && kind.2 };
+            let result = catch_unwind(AssertUnwindSafe(|| it.run(kind, call)));
             result.unwrap_or_else(|_| {
                 let steps = &case.steps;
                 panic!("RAWDB_SEED={seed} alone does it: {kind:?} at call {call:?}, {steps:?}")

@@ -181,6 +181,10 @@ impl Disk {
         self.is(0x9123_683E)
     }
 
+    fn is_xfs(&self) -> bool {
+        self.is(0x5846_5342)
+    }
+
     fn is_tmpfs(&self) -> bool {
         self.is(0x0102_1994)
     }
@@ -201,7 +205,7 @@ impl Disk {
         // SAFETY: a system call on an open descriptor.
         let refused = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, 4096) } == -1
             && std::io::Error::last_os_error().raw_os_error() == Some(libc::EOPNOTSUPP);
-        refused || self.is_btrfs() || self.is(0x5846_5342 /* xfs */)
+        refused || self.is_btrfs() || self.is_xfs()
     }
 
     fn sync(&self) {
@@ -455,7 +459,7 @@ fn appends_small() {
             }
         }
         println!("{succeeded} appends succeeded, {failed} failed");
-        assert!(succeeded > 1000);
+        assert!(succeeded > 500);
         both.check();
         for name in &names {
             let bytes = noise(5000, 1);
@@ -1116,8 +1120,9 @@ fn closes_and_opens() {
         Both { db, model: model.clone() }.check();
         match Database::open_with(disk.db(), &disk.options()) {
             Ok(db) => Both { db, model: model.clone() }.check(),
+            // It takes another file, and xfs needs space to make an inode.
             Err(error) => {
-                assert!(disk.is_btrfs(), "{error}");
+                assert!(disk.is_btrfs() || disk.is_xfs(), "{error}");
                 assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
             }
         }

@@ -371,6 +371,16 @@ impl Run<'_> {
         self.go_on(path, db);
     }
 
+    /// The same where a process has died, so that nothing is lost but what a failed sync has cost.
+    fn check_after_death(&self, path: &Path, model: &Model, sync_failed: bool) {
+        let db = self.open(path).unwrap_or_else(|error| panic!("opening again: {error}"));
+        let found = if sync_failed { model.check_recovered(&db) } else { model.check(&db) };
+        if let Err(reasons) = found {
+            panic!("opened again: {reasons}");
+        }
+        self.go_on(path, db);
+    }
+
     /// Works with a database, closes it, and looks whether it is found so.
     fn go_on(&self, path: &Path, db: Database) {
         let mut program = Program::new(Model::new());
@@ -500,12 +510,13 @@ impl Run<'_> {
             (Err(error), None) => {
                 assert!(self.kind.explains(error, hit, false), "close, {hit:#x} hit: {error:?}");
                 assert!(!self.kind.is_invisible(), "close: {error}");
-                self.check_recovered(&self.db, &program.model);
+                let sync_failed = hit & self.kind.failing_syncs() != 0;
+                self.check_after_death(&self.db, &program.model, sync_failed);
             }
             (Err(error), Some(failure)) => {
                 assert_eq!(error.to_string(), failure.to_string());
                 assert_eq!(seen & CHANGES, 0, "close after a failed sync");
-                self.check_recovered(&self.db, &program.model);
+                self.check_after_death(&self.db, &program.model, true);
             }
         }
         was_hit || hit != 0

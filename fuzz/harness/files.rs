@@ -1,4 +1,4 @@
-//! Pairs of files: those of real databases in all states of their lives, and what the input of the
+//! The files of databases: those of real ones in all states of their lives, and what the input of the
 //! fuzzer makes of them.
 
 use std::sync::{Arc, OnceLock};
@@ -13,6 +13,8 @@ use super::reader::{self, PAGE};
 pub struct Files {
     pub data: Vec<u8>,
     pub regions: Vec<u8>,
+    /// Empty where there is none.
+    pub live: Vec<u8>,
 }
 
 /// As many moments in the life of a database as are kept.
@@ -119,22 +121,37 @@ fn live(program: impl Fn(&Database)) -> Vec<Files> {
 
 impl Files {
     pub fn of(disk: &Arc<Simulation>) -> Files {
-        Files { data: disk.contents(File::Data), regions: disk.contents(File::Regions) }
+        let [data, regions, live] =
+            [File::Data, File::Regions, File::Live].map(|file| disk.contents(file));
+        Files { data, regions, live }
     }
 
     pub fn disk(&self) -> Arc<Simulation> {
-        Simulation::with_files(&self.data, &self.regions)
+        match &self.live[..] {
+            [] => Simulation::with_files(&self.data, &self.regions),
+            live => Simulation::with_mirror(&self.data, &self.regions, live),
+        }
     }
 
     /// Few bytes are tried faster. One slot that was never written stays.
     fn without_free_end(mut self) -> Files {
         let used =
             |file: &[u8]| file.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        let data = used(&self.data).next_multiple_of(PAGE).min(self.data.len());
-        self.data.truncate(data);
-        let slots = (used(&self.regions).div_ceil(PAGE)).saturating_sub(2).div_ceil(2) + 1;
+        if self.live.is_empty() {
+            let data = used(&self.data).next_multiple_of(PAGE).min(self.data.len());
+            self.data.truncate(data);
+        }
+        self.live.truncate(used(&self.live).next_multiple_of(PAGE));
+        let slots = (used(&self.regions).div_ceil(PAGE)).saturating_sub(2).div_ceil(2);
+        let slots = slots.max((self.live.len() / PAGE).saturating_sub(1)) + 1;
         self.regions.truncate((2 + 2 * slots) * PAGE);
         self
+    }
+
+    /// A page of the mirror, if there is one, with `first` or a later number.
+    fn mirrored(&mut self, number: usize) -> Option<&mut [u8]> {
+        let pages = (self.live.len() / PAGE).max(1);
+        self.live.get_mut(number % pages * PAGE..)?.get_mut(..PAGE)
     }
 
     /// Page 0 of `data` under the number 0, then those of `regions`.
@@ -335,7 +352,7 @@ impl Input<'_> {
         let what = self.byte();
         // Most changes are followed by a new checksum.
         let sealed = what < 224;
-        let page = match what % 16 {
+        let page = match what % 20 {
             0 | 1 => {
                 let page = self.below(3);
                 let field = OF_HEADERS[self.below(OF_HEADERS.len())];
@@ -450,14 +467,94 @@ impl Input<'_> {
                 }
                 return;
             }
-            _ => {
+            15 => {
                 let page = 1 + self.below(2);
                 files.count(page);
                 return;
             }
+            16 => {
+                // All of the mirror, from another database or from another time.
+                let lives = lives();
+                let other = match self.below(4) {
+                    0 => &lives[self.below(lives.len())],
+                    _ => life,
+                };
+                files.live.clone_from(&other[self.below(other.len())].live);
+                return;
+            }
+            _ => return self.change_mirror(files, life, sealed),
         };
         if sealed {
             files.seal(page);
+        }
+    }
+
+    /// One change to the mirror.
+    fn change_mirror(&mut self, files: &mut Files, life: &[Files], sealed: bool) {
+        const HEADER: [Field; 12] = [
+            (2048, 8), // trusted
+            (2056, 8), // committed
+            (2064, 8), // durable
+            (2072, 8), // attempted
+            (32, 8),   // uuid
+            (48, 8),   // boot_id
+            (56, 8),
+            (64, 8), // of `data`
+            (80, 8),
+            (112, 8), // of `regions`
+            USED,
+            (24, 4), // version
+        ];
+        let pages = files.live.len() / PAGE;
+        if pages == 0 {
+            return;
+        }
+        let (what, side) = (self.below(12), 2048 * self.below(2));
+        let number = if what == 0 { 0 } else { 1 + self.below(pages) };
+        let other = &life[self.below(life.len())];
+        let from = self.below(pages);
+        let (at, len) = match what {
+            0 => HEADER[self.below(HEADER.len())],
+            1 => (side, 8),
+            2 => (side + 8, 8),
+            _ => {
+                let (at, len) = OF_SLOTS[self.below(OF_SLOTS.len())];
+                (side + 64 + at, len)
+            }
+        };
+        let now = files.mirrored(number).map_or(0, |page| {
+            page[at..at + len].iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+        });
+        let value = self.value(files, now, START);
+        let (stamp, byte) = (self.number(1), self.byte());
+        let copied = files.mirrored(from).map(|page| page.to_vec());
+        let Some(page) = files.mirrored(number) else { return };
+        match what {
+            9 => page[at] ^= byte,
+            10 => {
+                // The entry of another slot, as if it were this one's.
+                page[side..side + 2048].copy_from_slice(&copied.unwrap()[side..side + 2048]);
+                let slot = (number % pages).saturating_sub(1) as u64;
+                page[side + 64 + SLOT.0..][..8].copy_from_slice(&slot.to_le_bytes());
+            }
+            11 => {
+                if let Some(old) = other.live.chunks_exact(PAGE).nth(number % pages) {
+                    page.copy_from_slice(old);
+                }
+                return;
+            }
+            _ => page[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]),
+        }
+        if (3..6).contains(&what) {
+            // Another change than before.
+            page[side..side + 8].copy_from_slice(&stamp.to_le_bytes());
+            page[side + 64 + GENERATION.0..][..8].copy_from_slice(&stamp.to_le_bytes());
+        }
+        let sealed_at = if number % pages == 0 { 0 } else { side + 64 };
+        let used = u16::from_le_bytes([page[sealed_at + 12], page[sealed_at + 13]]) as usize;
+        if sealed && (12..=PAGE - sealed_at).contains(&used) {
+            let checksum = reader::checksum(&page[sealed_at..], used);
+            page[sealed_at + 8..sealed_at + 12].copy_from_slice(&checksum.to_le_bytes());
         }
     }
 

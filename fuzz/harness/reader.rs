@@ -1,5 +1,5 @@
 //! A second reader of the format, from the text of `docs/format.md` and not from `src/`: what it
-//! says of two files, the library must say. Plain, and quadratic where that is shorter.
+//! says of the files, the library must say. Plain, and quadratic where that is shorter.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,6 +13,11 @@ const GENERATIONS: Range<u64> = 0..1 << 62;
 const IDENTITY: u16 = 1;
 const HEADER: u16 = 2;
 const SLOT: u16 = 3;
+const MIRROR: u16 = 4;
+
+/// What tells the simulated system and its files from others, in a mirror: the boot id, and device,
+/// disk, inode and birth of the two files.
+const SYSTEM: [u64; 10] = [0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
 #[derive(Debug)]
 pub enum Found {
@@ -28,7 +33,12 @@ pub struct Table {
     /// The largest generation of any valid header or side.
     pub newest: u64,
     pub regions: BTreeMap<String, Region>,
+    /// As of the last flush, where a mirror says something else.
+    pub flushed: Option<BTreeMap<String, Region>>,
 }
+
+/// A region with its slot and its name.
+type Row = (u64, String, Region);
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Region {
@@ -91,7 +101,7 @@ fn check(page: Option<&[u8]>, kind: u16, lengths: Range<usize>) -> Result<&[u8],
         return Err(Bad::Blank);
     }
     good(page[..8] == [0x72, 0x61, 0x77, 0x64, 0x62, 0x0D, 0x0A, 0x1A])?;
-    good((32..PAGE + 1).contains(&used(page)))?;
+    good((32..page.len() + 1).contains(&used(page)))?;
     good(number(page, 8..12) == checksum(page, used(page)).into())?;
     good(number(page, 14..16) == kind.into())?;
     if kind != SLOT {
@@ -128,7 +138,11 @@ fn header(file: &[u8], at: usize) -> Result<Header, Bad> {
 }
 
 fn entry(file: &[u8], slot: u64, side: u64) -> Result<Entry, Bad> {
-    let page = check(page(file, (2 + 2 * slot + side) as usize), SLOT, 64..1089)?;
+    entry_of(page(file, (2 + 2 * slot + side) as usize), slot)
+}
+
+fn entry_of(page: Option<&[u8]>, slot: u64) -> Result<Entry, Bad> {
+    let page = check(page, SLOT, 64..1089)?;
     let generation = number(page, 16..24);
     let name_len = number(page, 36..40);
     let [start, len, reserved] = [40, 48, 56].map(|at| number(page, at..at + 8));
@@ -165,7 +179,7 @@ fn may_be_torn(page: &[u8], slot: u64) -> bool {
 }
 
 /// Digest and regions of the table at a generation.
-pub fn table(file: &[u8], slots: u64, generation: u64) -> (u128, Vec<(String, Region)>) {
+pub fn table(file: &[u8], slots: u64, generation: u64) -> (u128, Vec<Row>) {
     let (mut digest, mut regions) = (0u128, Vec::new());
     for slot in 0..slots.min(slots_in(file)) {
         let mut best: Option<(u64, Entry)> = None;
@@ -176,17 +190,130 @@ pub fn table(file: &[u8], slots: u64, generation: u64) -> (u128, Vec<(String, Re
                 best = Some((side, entry));
             }
         }
-        if let Some((side, Entry { region: Some(region), .. })) = best {
+        if let Some((side, Entry { region: Some((name, region)), .. })) = best {
             let page = page(file, (2 + 2 * slot + side) as usize).unwrap();
             digest = digest.wrapping_add(xxh3_128(&page[..used(page)]));
-            regions.push(region);
+            regions.push((slot, name, region));
         }
     }
     (digest, regions)
 }
 
-/// What two files are.
-pub fn read(data: &[u8], file: &[u8]) -> Found {
+/// What makes regions impossible, if anything does.
+fn impossible(regions: &[Row], data: &[u8]) -> Option<&'static str> {
+    for (index, (_, name, a)) in regions.iter().enumerate() {
+        if a.reserved > 0 && a.start + a.needed() > data.len() as u64 {
+            return Some("beyond the end");
+        }
+        for (_, other, b) in &regions[..index] {
+            if name == other {
+                return Some("same name");
+            }
+            if a.start < b.start + b.reserved && b.start < a.start + a.reserved {
+                return Some("overlap");
+            }
+        }
+    }
+    None
+}
+
+impl Region {
+    /// The pages with its bytes.
+    fn needed(&self) -> u64 {
+        self.len.div_ceil(4096) * 4096
+    }
+}
+
+/// The copy in use of a slot in a mirror: `None` where the page is damaged, `Some(None)` where there is
+/// none.
+fn copy_in_use(page: &[u8], slot: u64, committed: u64) -> Option<Option<(u64, Option<Row>)>> {
+    let (mut best, mut unstamped): (Option<(u64, Option<Row>)>, u64) = (None, 0);
+    for copy in page.chunks(2048) {
+        let (stamp, len) = (number(copy, 0..8), number(copy, 8..16));
+        let entry = match entry_of(Some(&copy[64..]), slot) {
+            Ok(entry) if stamp == 0 || entry.generation == stamp => entry,
+            _ if stamp == 0 => continue,
+            _ => return None,
+        };
+        if entry.generation > committed {
+            if entry.generation > committed.wrapping_add(1) {
+                return None;
+            }
+            continue;
+        }
+        if stamp == 0 {
+            unstamped = unstamped.max(entry.generation);
+            continue;
+        }
+        let row = match entry.region {
+            Some((_, region)) if len > region.reserved => return None,
+            Some((name, region)) => Some((slot, name, Region { len, ..region })),
+            None => None,
+        };
+        match &best {
+            Some((other, _)) if *other == stamp => return None,
+            Some((other, _)) if *other > stamp => {}
+            _ => best = Some((stamp, row)),
+        }
+    }
+    let newest = best.as_ref().map_or(0, |best| best.0);
+    (unstamped <= newest).then_some(best)
+}
+
+/// The regions that a mirror beside a flushed table has, if it is to be believed.
+fn mirror(
+    data: &[u8],
+    live: &[u8],
+    identity: [u8; 16],
+    generation: u64,
+    slots: u64,
+    flushed: &[Row],
+) -> Option<Vec<Row>> {
+    let header = check(page(live, 0), MIRROR, 128..129).ok()?;
+    let words = |at: usize| number(header, at..at + 8);
+    let system: Vec<u64> = (48..128).step_by(8).map(words).collect();
+    let generations = words(2064)..=words(2072);
+    if uuid(header) != identity
+        || system != SYSTEM
+        || words(2048) != 1
+        || !generations.contains(&generation)
+    {
+        return None;
+    }
+    let (mut regions, mut last) = (flushed.to_vec(), 0);
+    for (slot, page) in (0..).zip(live[PAGE..].chunks_exact(PAGE)) {
+        if let Some((stamp, row)) = copy_in_use(page, slot, words(2056))? {
+            let end = row.as_ref().map_or(0, |(_, _, it)| it.start + it.reserved);
+            if slot >= slots || end > data.len() as u64 {
+                return None;
+            }
+            last = last.max(stamp);
+            regions.retain(|it| it.0 != slot);
+            regions.extend(row);
+        }
+    }
+    if last != words(2056) {
+        return None;
+    }
+    let leaves_alone = |(slot, _, old): &Row| {
+        let stayed = regions.iter().find(|(it, _, new)| it == slot && new.start == old.start);
+        match stayed {
+            _ if old.reserved == 0 => true,
+            Some((_, _, new)) => old.len <= new.reserved,
+            None => regions.iter().all(|(_, _, new)| {
+                old.start + old.needed() <= new.start
+                    || new.start + new.reserved <= old.start
+                    || old.needed() == 0
+                    || new.reserved == 0
+            }),
+        }
+    };
+    let good = impossible(&regions, data).is_none() && flushed.iter().all(leaves_alone);
+    good.then_some(regions)
+}
+
+/// What the files are.
+pub fn read(data: &[u8], file: &[u8], live: &[u8]) -> Found {
     use Found::{Corrupt, Incompatible, Unfinished};
     let headers = [header(file, 0), header(file, 1)];
     let blank = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
@@ -215,10 +342,9 @@ pub fn read(data: &[u8], file: &[u8]) -> Found {
         return Corrupt("uuid");
     }
     candidates.sort_by_key(|header| std::cmp::Reverse(header.generation));
-    if let [a, b] = &candidates[..] {
-        if a == b && a.closed == 1 {
-            candidates.pop();
-        }
+    let closed = matches!(&candidates[..], [a, b] if a == b && a.closed == 1);
+    if closed {
+        candidates.pop();
     }
 
     let (mut newest_side, mut damaged) = (0, false);
@@ -248,22 +374,23 @@ pub fn read(data: &[u8], file: &[u8]) -> Found {
     if number == 1 && damaged {
         return Corrupt("damaged");
     }
-    for (index, (name, a)) in regions.iter().enumerate() {
-        if a.reserved > 0 && a.start + a.len.div_ceil(4096) * 4096 > data.len() as u64 {
-            return Corrupt("beyond the end");
-        }
-        for (other, b) in &regions[..index] {
-            if name == other {
-                return Corrupt("same name");
-            }
-            if a.start < b.start + b.reserved && b.start < a.start + a.reserved {
-                return Corrupt("overlap");
-            }
-        }
+    if let Some(reason) = impossible(&regions, data) {
+        return Corrupt(reason);
     }
+    let slots = slots_in(file);
+    let mirror = match closed {
+        true => None,
+        false => mirror(data, live, identity, header.generation, slots, &regions),
+    };
+    let map = |rows: Vec<Row>| rows.into_iter().map(|(_, name, it)| (name, it)).collect();
+    let (regions, flushed) = match mirror {
+        Some(mirror) => (map(mirror), Some(map(regions))),
+        None => (map(regions), None),
+    };
     Found::Table(Table {
         generation: header.generation,
         newest: newest_side.max(candidates[0].generation),
-        regions: regions.into_iter().collect(),
+        regions,
+        flushed,
     })
 }

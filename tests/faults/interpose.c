@@ -103,6 +103,9 @@ static int fails(enum call call)
     return 1;
 }
 
+/* What is no longer than a word, and does not cross a page, the system copies at once. */
+enum { WORD = 8 };
+
 /* How much of `len` bytes to transfer, or -1 for a failure. */
 static ssize_t transfers(enum call call, size_t len)
 {
@@ -110,9 +113,9 @@ static ssize_t transfers(enum call call, size_t len)
         return (ssize_t)len;
     switch (faults.action) {
     case SHORT:
-        return len > 1 ? (ssize_t)(len / 2) : (ssize_t)len;
+        return len > WORD ? (ssize_t)(len / 2) : (ssize_t)len;
     case SHORT_THEN_FAIL:
-        if (!faults.fails_next && len > 1) {
+        if (!faults.fails_next && len > WORD) {
             faults.fails_next = 1;
             return (ssize_t)(len / 2);
         }
