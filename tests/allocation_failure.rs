@@ -6,38 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+mod common;
+use common::{root, run, scratch, shared_library};
 
 /// A program that takes longer hangs.
 const TIMEOUT: &str = "600";
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{stdout}{stderr}", output.status);
-    stdout
-}
-
 /// Builds the library as it is shipped, and the program with it.
 fn program() -> std::path::PathBuf {
-    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("allocations");
+    let scratch = scratch().join("allocations");
     fs::create_dir_all(&scratch).unwrap();
-    let messages = run(Command::new(env!("CARGO"))
-        .args(["build", "--release", "--lib", "--message-format=json-render-diagnostics"])
-        .current_dir(root()));
-    let library = messages.split('"').find(|text| text.ends_with("/librawdb.so"));
-    let library = library.expect("Cargo names what it built");
-    for name in ["librawdb.so", "librawdb.so.0"] {
-        fs::copy(library, scratch.join(name)).unwrap();
-    }
-
+    let library = shared_library();
     let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let compiler = cc::Build::new()
         .host(&host)
@@ -54,8 +35,8 @@ fn program() -> std::path::PathBuf {
         .arg("-I")
         .arg(root().join("c_tests"))
         .arg(root().join("tests/faults/allocations.c"))
-        .arg(scratch.join("librawdb.so"))
-        .arg(format!("-Wl,-rpath,{}", scratch.display()))
+        .arg(&library)
+        .arg(format!("-Wl,-rpath,{}", library.parent().unwrap().display()))
         .arg("-o")
         .arg(&program));
     program
@@ -78,7 +59,7 @@ fn lists() -> [BTreeSet<String>; 3] {
 
 #[test]
 fn exhausted_heap() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = tempfile::tempdir_in(scratch()).unwrap();
     let output = run(Command::new("timeout").arg(TIMEOUT).arg(program()).env("TMPDIR", dir.path()));
     println!("{output}");
     // function -> (situation, size of the allocations) -> what was seen

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
-const WARNINGS: [&str; 5] = ["-Wall", "-Wextra", "-Wpedantic", "-Wundef", "-Werror"];
+mod common;
+use common::{attempt, root, scratch, shared_library, static_library, system_libs, WARNINGS};
 
 /// Not run under valgrind: it needs more address space itself than these leave to the process.
 const NATIVE_ONLY: [&str; 1] = ["limits"];
@@ -16,69 +16,6 @@ const TIMEOUT: &str = "600";
 
 /// What valgrind has to do with less of; it makes the programs about thirty times slower.
 const VALGRIND_SCALE: &str = "20";
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn scratch() -> &'static Path {
-    Path::new(env!("CARGO_TARGET_TMPDIR"))
-}
-
-fn run(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|error| {
-        format!("{command:?}: {error}; scripts/setup installs what the tests need")
-    })?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() {
-        // Cargo names files in the one, rustc libraries in the other.
-        return Ok(text(&output.stdout) + &text(&output.stderr));
-    }
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    Err(format!("{command:?}: {}\n{stdout}{stderr}", output.status))
-}
-
-struct Library {
-    /// Holds `librawdb.so`, also by its SONAME, and `librawdb.a`.
-    dir: PathBuf,
-    /// What a program that `librawdb.a` is linked into needs besides.
-    static_libs: Vec<String>,
-}
-
-/// The libraries as they are shipped, built by the Cargo that runs this test.
-fn library() -> &'static Library {
-    static LIBRARY: OnceLock<Library> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let cargo = |arguments: &[&str]| {
-            run(Command::new(env!("CARGO")).args(arguments).current_dir(root())).unwrap()
-        };
-        let messages =
-            cargo(&["build", "--release", "--lib", "--message-format=json-render-diagnostics"]);
-        let dir = scratch().join("lib");
-        fs::create_dir_all(&dir).unwrap();
-        for name in ["librawdb.so", "librawdb.a"] {
-            let path = messages.split('"').find(|text| text.ends_with(&format!("/{name}")));
-            fs::copy(path.expect("Cargo names what it built"), dir.join(name)).unwrap();
-        }
-        fs::copy(dir.join("librawdb.so"), dir.join("librawdb.so.0")).unwrap();
-
-        // In a target directory of its own, as the flag would have the library built anew, now
-        // here and at the next build there.
-        let target = scratch().join("native-static-libs");
-        let notes = cargo(&[
-            "rustc",
-            "--lib",
-            "--crate-type=staticlib",
-            "--target-dir",
-            target.to_str().unwrap(),
-            "--",
-            "--print=native-static-libs",
-        ]);
-        let libs = notes.lines().find_map(|line| line.split_once("native-static-libs: "));
-        let (_, libs) = libs.expect("rustc names the system's libraries");
-        Library { dir, static_libs: libs.split_whitespace().map(str::to_owned).collect() }
-    })
-}
 
 fn programs() -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(root().join("c_tests"))
@@ -105,7 +42,6 @@ fn compile(name: &str, dialect: &str, linkage: &str) -> Result<PathBuf, String> 
         .out_dir(scratch())
         .cargo_metadata(false)
         .get_compiler();
-    let library = library();
     let program = scratch().join(format!("{name}-{dialect}-{linkage}"));
 
     let mut command = compiler.to_command();
@@ -114,12 +50,13 @@ fn compile(name: &str, dialect: &str, linkage: &str) -> Result<PathBuf, String> 
     command.args(["-x", if cxx { "c++" } else { "c" }]);
     command.arg(root().join(format!("c_tests/{name}.c"))).args(["-x", "none"]);
     if linkage == "shared" {
-        command.arg(library.dir.join("librawdb.so"));
-        command.arg(format!("-Wl,-rpath,{}", library.dir.display())).arg("-lpthread");
+        let library = shared_library();
+        command.arg(&library).arg("-lpthread");
+        command.arg(format!("-Wl,-rpath,{}", library.parent().unwrap().display()));
     } else {
-        command.arg(library.dir.join("librawdb.a")).args(&library.static_libs);
+        command.arg(static_library()).args(system_libs());
     }
-    run(&mut command).map(|_| program)
+    attempt(&mut command).map(|_| program)
 }
 
 /// Runs the programs, each in an empty directory, by what `command` makes of their paths.
@@ -128,7 +65,7 @@ fn run_all(names: &[String], dialect: &str, linkage: &str, command: impl Fn(&Pat
     for name in names {
         let result = compile(name, dialect, linkage).and_then(|program| {
             let dir = tempfile::tempdir_in(scratch()).unwrap();
-            run(command(&program).env("TMPDIR", dir.path()))
+            attempt(command(&program).env("TMPDIR", dir.path()))
         });
         match result {
             Ok(output) => println!("{name}:\n{output}"),

@@ -6,19 +6,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+
+mod common;
+use common::{functions, root, run, shared_library, static_library, WARNINGS};
 
 const UPDATE: &str = "RAWDB_UPDATE_HEADER";
 
 /// In the order in which the header presents them.
 const SOURCES: [&str; 6] =
     ["library.rs", "status.rs", "database.rs", "names.rs", "region.rs", "view.rs"];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn generate() -> String {
     let mut config = cbindgen::Config::from_file(root().join("cbindgen.toml")).unwrap();
@@ -40,23 +37,6 @@ fn generate() -> String {
     String::from_utf8(header).unwrap()
 }
 
-/// The functions that a header declares: every name before a parenthesis, outside of comments.
-fn functions(header: &str) -> BTreeSet<String> {
-    let mut code = String::new();
-    let mut rest = header;
-    while let Some((before, comment)) = rest.split_once("/*") {
-        code.push_str(before);
-        rest = comment.split_once("*/").unwrap().1;
-    }
-    code.push_str(rest);
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    code.split('(')
-        .map(|before| &before[before.rfind(|c| !is_name(c)).map_or(0, |i| i + 1)..])
-        .filter(|name| name.starts_with("rawdb_"))
-        .map(str::to_owned)
-        .collect()
-}
-
 fn check_or_update(path: &str, expected: &str) {
     let path = root().join(path);
     if std::env::var_os(UPDATE).is_some() {
@@ -74,29 +54,6 @@ fn check_or_update(path: &str, expected: &str) {
     }
 }
 
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// `librawdb.so` as it is shipped, built by the Cargo that runs this test.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let messages = run(Command::new(env!("CARGO"))
-            .args(["build", "--release", "--lib", "--message-format=json-render-diagnostics"])
-            .current_dir(root()));
-        let path = messages.split('"').find(|text| text.ends_with("/librawdb.so"));
-        PathBuf::from(path.expect("Cargo names the library it built"))
-    })
-}
-
 #[test]
 fn header_and_symbol_list_are_current() {
     let header = generate();
@@ -105,17 +62,25 @@ fn header_and_symbol_list_are_current() {
     check_or_update("include/rawdb.symbols", &symbols);
 }
 
+/// The names that nm prints.
+fn symbols(nm: &mut Command) -> BTreeSet<String> {
+    let names = run(nm);
+    let names = names.lines().filter(|line| !line.is_empty() && !line.ends_with(".o:"));
+    names.map(|line| line.split(' ').next_back().unwrap().to_owned()).collect()
+}
+
 #[test]
-fn library_exports_the_functions_of_the_header_and_nothing_else() {
-    let symbols = run(Command::new("nm").args(["-D", "--defined-only"]).arg(library()));
-    let exported: BTreeSet<_> =
-        symbols.lines().map(|line| line.split(' ').next_back().unwrap().to_owned()).collect();
-    assert_eq!(exported, functions(&generate()));
+fn libraries_have_the_functions_of_the_header_and_nothing_else() {
+    let functions = functions(&generate());
+    let exported = symbols(Command::new("nm").args(["-D", "--defined-only"]).arg(shared_library()));
+    assert_eq!(exported, functions);
+    let global = symbols(Command::new("nm").args(["-g", "--defined-only"]).arg(static_library()));
+    assert_eq!(global, functions);
 }
 
 #[test]
 fn library_has_its_soname() {
-    let dynamic = run(Command::new("readelf").arg("-d").arg(library()));
+    let dynamic = run(Command::new("readelf").arg("-d").arg(shared_library()));
     let soname = dynamic.lines().find(|line| line.contains("(SONAME)")).unwrap_or_default();
     assert!(soname.ends_with("[librawdb.so.0]"), "{soname}");
 }
@@ -124,7 +89,7 @@ fn library_has_its_soname() {
 fn compile(compiler: &str, dialect: &str, source: &str) -> io::Result<Output> {
     let language = if dialect.contains("++") { "c++" } else { "c" };
     let mut child = Command::new(compiler)
-        .args(["-Wall", "-Wextra", "-Wpedantic", "-Wundef", "-Werror"])
+        .args(WARNINGS)
         .arg(format!("-std={dialect}"))
         .arg("-I")
         .arg(root().join("include"))
@@ -201,12 +166,13 @@ fn example_in_the_header_runs() {
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("example");
     fs::write(dir.path().join("example.c"), example).unwrap();
-    for name in ["librawdb.so", "librawdb.so.0"] {
-        fs::copy(library(), dir.path().join(name)).unwrap();
-    }
+    let library = shared_library();
     run(Command::new("gcc")
-        .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wundef", "-Werror"])
-        .args(["-o", "example", "example.c", "-L.", "-lrawdb", "-Wl,-rpath,$ORIGIN", "-I"])
+        .args(["-std=c99", "-o", "example", "example.c"])
+        .args(WARNINGS)
+        .arg(&library)
+        .arg(format!("-Wl,-rpath,{}", library.parent().unwrap().display()))
+        .arg("-I")
         .arg(root().join("include"))
         .current_dir(dir.path()));
     assert_eq!(run(Command::new(program).current_dir(dir.path())), "hello\n");
