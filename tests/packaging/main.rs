@@ -74,7 +74,8 @@ fn clean_shell(dir: &Path, prefix: &Path, script: &str) -> Result<String, String
         let home = std::env::var("HOME").unwrap();
         std::env::var(variable).unwrap_or_else(|_| format!("{home}/{default}"))
     };
-    let (tools, home) = (dir.join("tools"), dir.join("home"));
+    // Next to the prefix, so that compilers find in their caches what they have put there.
+    let (tools, home) = (dir.join("tools"), prefix.parent().unwrap().join("home"));
     fs::create_dir_all(&tools).unwrap();
     fs::create_dir_all(&home).unwrap();
     let hide = r#"
@@ -379,10 +380,9 @@ fn follow_the_readme(dir: &Path, prefix: &Path) {
 #[test]
 fn readme_sections_hold_also_after_the_prefix_has_moved() {
     let dir = elsewhere();
-    let (first, second) = (dir.path().join("first"), dir.path().join("moved/second"));
+    let (first, second) = (dir.path().join("first"), dir.path().join("second"));
     copy_tree(installation(), &first);
     follow_the_readme(&dir.path().join("before"), &first);
-    fs::create_dir_all(second.parent().unwrap()).unwrap();
     fs::rename(&first, &second).unwrap();
     follow_the_readme(&dir.path().join("after"), &second);
 }
