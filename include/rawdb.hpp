@@ -172,19 +172,17 @@ private:
 };
 
 /*
- * Bytes to be written: of text (without the NUL), of an array, vector or span of numbers or other
- * types that are their bytes, or { pointer, number of bytes }. For parameters.
+ * Bytes to be written: of text (without the NUL), of a std::array, vector, string or span of numbers
+ * or other types that are their bytes, or { pointer, number of bytes }. For parameters.
  */
 class const_buffer {
 public:
     const_buffer(const void *data, std::size_t size) noexcept : data_(data), size_(size) {}
-    const_buffer(std::string_view text) noexcept : data_(text.data()), size_(text.size()) {}
-    const_buffer(const char *text) noexcept : const_buffer(std::string_view(text)) {}
+    const_buffer(const char *text) noexcept : data_(text), size_(std::string_view(text).size()) {}
 
     template <class C,
               class T = std::remove_pointer_t<decltype(std::declval<const C &>().data())>,
-              class = std::enable_if_t<std::is_trivially_copyable<T>::value &&
-                                       !std::is_convertible<const C &, std::string_view>::value>>
+              class = std::enable_if_t<std::is_trivially_copyable<T>::value>>
     const_buffer(const C &values) noexcept
         : data_(values.data()), size_(values.size() * sizeof(T))
     {
