@@ -7,6 +7,7 @@
 # make soak    the random tests of crashes, power loss and hostile files, for hours
 # make demo    builds the examples and runs them; filestore on this machine's own C headers
 # make header  include/rawdb.h and the symbol list anew from src/ffi
+# make abi     include/rawdb.abi anew, after an intended change of the binary interface
 # make clean
 
 SHELL = /bin/bash
@@ -34,7 +35,7 @@ DOXYGEN ?= doxygen
 DOC ?=
 dist = $(target)/dist
 
-.PHONY: all lib install doc test soak demo header clean
+.PHONY: all lib install doc test soak demo header abi clean
 
 all: lib
 
@@ -67,6 +68,9 @@ soak:
 
 header:
 	RAWDB_UPDATE_HEADER=1 $(CARGO) test --test header
+
+abi:
+	RAWDB_UPDATE_ABI=1 $(CARGO) test --test abi abi_is
 
 clean:
 	$(CARGO) clean
