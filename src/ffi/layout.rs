@@ -31,6 +31,10 @@ const OTHER_MACROS: [&str; 12] = [
     "RAWDB_VERSION_NUMBER",
 ];
 
+fn size_of_member<S, M>(_: impl FnOnce(&S) -> &M) -> usize {
+    size_of::<M>()
+}
+
 /// Of every struct and constant of the interface, what Rust says.
 fn rust() -> BTreeMap<String, i128> {
     let mut facts = BTreeMap::new();
@@ -43,6 +47,8 @@ fn rust() -> BTreeMap<String, i128> {
             $(
                 let name = concat!(stringify!($struct), ".", stringify!($member));
                 facts.insert(format!("offset {name}"), offset_of!($struct, $member) as i128);
+                let size = size_of_member(|it: &$struct| &it.$member);
+                facts.insert(format!("size {name}"), size as i128);
             )*
         )*};
     }
@@ -136,6 +142,8 @@ fn c() -> BTreeMap<String, i128> {
             let member = line.rsplit([' ', '*']).next().unwrap().trim_end_matches(';');
             let place = format!("offsetof({name_of}, {member})");
             print(&format!("offset {name_of}.{member}"), &place);
+            let size = format!("sizeof((({name_of} *)0)->{member})");
+            print(&format!("size {name_of}.{member}"), &size);
         } else if line.starts_with('}') {
             if let Some(name) = name.take() {
                 print(&format!("size {name}"), &format!("sizeof({name})"));
