@@ -1,4 +1,4 @@
-/* rawdb.hpp: that handles are owned, that errors come both ways, and that every function is called. */
+/* rawdb.hpp: handles are owned, errors come both ways, every function calls the right one. */
 #include "check.h"
 
 #include <rawdb.hpp>

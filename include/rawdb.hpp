@@ -172,8 +172,8 @@ private:
 };
 
 /*
- * Bytes to be written: of text (without the NUL), of a std::array, vector, string or span of numbers
- * or other types that are their bytes, or { pointer, number of bytes }. For parameters.
+ * Bytes to be written: of text (without the NUL), of a std::array, vector, string or span of
+ * numbers or other types that are their bytes, or { pointer, number of bytes }. For parameters.
  */
 class const_buffer {
 public:

@@ -58,8 +58,8 @@ fn library_that_panics() -> PathBuf {
     out
 }
 
-/// Calls every function of the header with nothing but NULL and 0, first as it is, then with a
-/// panic in it; so a function that is new, or that lets a panic through, is found here. From C, with
+/// Calls every function of the header with nothing but NULL and 0, first as it is, then with a panic
+/// in it; so a function that is new, or that lets a panic through, is found here. From C, with
 /// both libraries, as it is there that the panic must not arrive.
 #[test]
 fn every_function_answers_null_and_a_panic() {
@@ -203,8 +203,8 @@ fn abi_is_the_committed_one() {
     let report = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
-        "the binary interface has changed. If that is intended, `make abi`; and if programs have to \
-         be compiled anew (what was there has changed or is gone), the SONAME in build.rs has to \
+        "the binary interface has changed. If that is intended, `make abi`; and if programs have \
+         to be compiled anew (what was there has changed or is gone), the SONAME in build.rs has to \
          change first\n{report}{}",
         String::from_utf8_lossy(&output.stderr)
     );

@@ -1,5 +1,5 @@
-//! The programs in `c_tests`: those in C as C99 and as C++17, linked to the shared and to the static
-//! library, and once more each under valgrind and with sanitizers; the one in C++ likewise.
+//! The programs in `c_tests`: those in C as C99 and as C++17, linked to the shared and to the
+//! static library, and once more each under valgrind and with sanitizers; the one in C++ likewise.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -86,10 +86,11 @@ fn library_has_its_soname() {
 }
 
 /// Compiles `source`, which includes the header, as the promise of the header has it.
-fn compile(compiler: &str, dialect: &str, source: &str) -> io::Result<Output> {
+fn compile(compiler: &[&str], dialect: &str, source: &str) -> io::Result<Output> {
     let language = if dialect.contains("++") { "c++" } else { "c" };
-    let mut child = Command::new(compiler)
+    let mut child = Command::new(compiler[0])
         .args(WARNINGS)
+        .args(&compiler[1..])
         .arg(format!("-std={dialect}"))
         .arg("-I")
         .arg(root().join("include"))
@@ -134,12 +135,12 @@ fn header_compiles_everywhere_without_warnings() {
     let cxx = ["c++11", "c++17", "c++20"];
     for (compiler, dialects) in [("gcc", c), ("g++", cxx), ("clang", c), ("clang++", cxx)] {
         for dialect in dialects {
-            let output = compile(compiler, dialect, EVERY_MACRO)
+            let output = compile(&[compiler], dialect, EVERY_MACRO)
                 .unwrap_or_else(|error| panic!("{compiler}: {error}"));
             let message = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{compiler} -std={dialect}: {message}");
 
-            let output = compile(compiler, dialect, IGNORED_STATUS).unwrap();
+            let output = compile(&[compiler], dialect, IGNORED_STATUS).unwrap();
             let message = String::from_utf8_lossy(&output.stderr);
             assert!(!output.status.success(), "{compiler} -std={dialect}: an ignored status");
             assert!(message.contains("unused-result"), "{compiler} -std={dialect}: {message}");
@@ -147,13 +148,44 @@ fn header_compiles_everywhere_without_warnings() {
     }
 }
 
-/// The example in the header is what people begin with: it compiles and does what it looks like.
+/// Alone, twice, without exceptions, and with what a strict user warns about.
 #[test]
-fn example_in_the_header_runs() {
-    let header = generate();
+fn cxx_header_compiles_everywhere_without_warnings() {
+    let source = "#include <rawdb.hpp>\n#include <rawdb.hpp>\n";
+    for compiler in ["g++", "clang++"] {
+        for dialect in ["c++17", "c++20"] {
+            for option in ["-fexceptions", "-fno-exceptions"] {
+                let output = compile(&[compiler, option, "-Wshadow"], dialect, source).unwrap();
+                let message = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{compiler} {option} {dialect}: {message}");
+            }
+        }
+    }
+}
+
+/// C++ has all of the interface; what takes no handle and cannot fail needs no wrapper.
+#[test]
+fn cxx_header_has_every_function() {
+    let header = fs::read_to_string(root().join("include/rawdb.hpp")).unwrap();
+    let calls = functions(&header);
+    let mut missing: Vec<_> = functions(&generate()).difference(&calls).cloned().collect();
+    missing.retain(|name| !name.starts_with("rawdb_version") && name != "rawdb_status_message");
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The examples in the headers are what people begin with: they compile and do what they look like.
+#[test]
+fn examples_in_the_headers_run() {
+    let cxx = fs::read_to_string(root().join("include/rawdb.hpp")).unwrap();
+    run_example(&generate(), "rawdb.h", "gcc", "c99");
+    run_example(&cxx, "rawdb.hpp", "g++", "c++17");
+}
+
+fn run_example(header: &str, name: &str, compiler: &str, dialect: &str) {
+    let include = format!("#include <{name}>");
     let example: String = header
         .lines()
-        .skip_while(|line| !line.ends_with("#include <rawdb.h>"))
+        .skip_while(|line| !line.ends_with(&include))
         .map(|line| line.strip_prefix(" *").unwrap())
         .map(|line| format!("{}\n", line.strip_prefix("     ").unwrap_or(line)))
         .scan(false, |ended, line| {
@@ -165,10 +197,12 @@ fn example_in_the_header_runs() {
 
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("example");
-    fs::write(dir.path().join("example.c"), example).unwrap();
+    let language = if dialect.contains("++") { "c++" } else { "c" };
+    fs::write(dir.path().join("example.source"), example).unwrap();
     let library = shared_library();
-    run(Command::new("gcc")
-        .args(["-std=c99", "-o", "example", "example.c"])
+    run(Command::new(compiler)
+        .args(["-o", "example", "-x", language, "example.source", "-x", "none"])
+        .arg(format!("-std={dialect}"))
         .args(WARNINGS)
         .arg(&library)
         .arg(format!("-Wl,-rpath,{}", library.parent().unwrap().display()))

@@ -40,8 +40,9 @@ fn rust() -> BTreeMap<String, i128> {
     let mut facts = BTreeMap::new();
     macro_rules! layout {
         ($($struct:ident { $($member:ident),* $(,)? })*) => {$(
-            facts.insert(concat!("size ", stringify!($struct)).to_owned(), size_of::<$struct>() as i128);
-            facts.insert(concat!("align ", stringify!($struct)).to_owned(), align_of::<$struct>() as i128);
+            let name = stringify!($struct);
+            facts.insert(format!("size {name}"), size_of::<$struct>() as i128);
+            facts.insert(format!("align {name}"), align_of::<$struct>() as i128);
             // Names all members, or does not compile.
             let _ = |it: $struct| { let $struct { $($member: _),* } = it; };
             $(

@@ -48,7 +48,7 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     files.into_iter().map(|(path, it)| (path.strip_prefix(dir).unwrap().into(), it)).collect()
 }
 
-/// CMake, for the source tree `source`, with the Cargo that runs this test and its target directory.
+/// CMake, for the source tree `source`, with the Cargo that runs this test and what it has built.
 fn cmake(source: &Path, build: &Path, arguments: &[&str]) {
     run(Command::new("cmake")
         .arg("-S")

@@ -1,4 +1,4 @@
-/* A program with two Rust libraries in it. Both catch panics, and so have an unwinder to agree on. */
+/* A program with two Rust libraries in it. Both catch panics, and share the unwinder for that. */
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
