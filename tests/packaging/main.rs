@@ -80,7 +80,9 @@ fn clean_shell(dir: &Path, prefix: &Path, script: &str) -> Result<String, String
     fs::create_dir_all(&home).unwrap();
     let hide = r#"
         mount --bind "$1" "$2"
-        for hidden in "$3" "$4" "$5"; do mount -t tmpfs none "$hidden"; done
+        for hidden in "$3" "$4" "$5"; do
+            [ ! -d "$hidden" ] || mount -t tmpfs none "$hidden"
+        done
         cd "$6"
         shift 6
         exec env -i "$@"
@@ -275,6 +277,40 @@ fn cmake_build_types_and_generators() {
         run(Command::new("cmake").arg("--build").arg(&build));
         assert_eq!(linked(), before, "{generator}");
     }
+}
+
+/// The oldest CMake that CMakeLists.txt, the package and the examples ask for.
+#[test]
+fn cmake_3_16_is_enough() {
+    let dir = elsewhere();
+    copy_tree(&root().join("examples_ffi"), &dir.path().join("examples"));
+    let script = r#"
+        cmake --version | grep -q 'version 3\.16\.'
+        cmake -S "$SOURCE" -B build -DCMAKE_INSTALL_PREFIX="$PWD/prefix" $OPTIONS
+        cmake --build build
+        cmake --install build
+        cmake -S examples/cmake/installed -B installed -DCMAKE_PREFIX_PATH="$PWD/prefix"
+        cmake --build installed
+        installed/journal journal.rawdb
+        for way in subdirectory fetchcontent; do
+            cmake -S examples/cmake/$way -B $way -DRAWDB_SOURCE="$SOURCE" $OPTIONS
+            cmake --build $way
+            $way/journal journal.rawdb
+        done
+    "#;
+    let options = format!(
+        "-DRAWDB_CARGO={} -DRAWDB_CARGO_TARGET_DIR={}",
+        env!("CARGO"),
+        dist().join("cargo").display()
+    );
+    let cmake = root().join(TOOLS).join("cmake/data/bin");
+    let output = run(Command::new("sh")
+        .args(["-euc", script])
+        .env("PATH", format!("{}:{}", cmake.display(), std::env::var("PATH").unwrap()))
+        .env("SOURCE", root())
+        .env("OPTIONS", options)
+        .current_dir(dir.path()));
+    check_journals(&output, 3, "CMake 3.16");
 }
 
 /// Before 1.0, another minor version may be another interface.
