@@ -34,8 +34,9 @@ static void test_everything()
     CHECK_EQ(one.append(std::string(", world")), 5);
     CHECK(text_of(one) == "hello, world");
     one.write_at(0, "J");
-    one.truncate(5);
-    CHECK(text_of(one) == "Jello");
+    CHECK(text_of(one) == "Jello, world");
+    one.truncate(6);
+    CHECK(text_of(one) == "Jello,");
     one.truncate_write(1, std::string_view("umbo"));
     CHECK(text_of(one) == "Jumbo");
 
@@ -123,6 +124,9 @@ static void test_ownership()
     view &self = b;
     b = std::move(self);
     CHECK(b.text() == "owned");
+    view c(std::move(b));
+    CHECK(b.data() == nullptr && c.data() == at);
+    b = std::move(c);
     rawdb_view raw = b.release();
     CHECK(b.empty() && raw.len == 5);
     b = view(raw);
