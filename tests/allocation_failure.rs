@@ -2,7 +2,7 @@
 //! take nothing from the heap, and which end the process, is what the header says.
 //!
 //! `faults/allocations.c` lets every allocation of every function of the shared library fail, and
-//! tells what was seen; see there.
+//! tells what was seen; see there. `faults/fork_in_free.c` forks while memory is freed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,8 +14,8 @@ use common::{root, run, scratch, shared_library};
 /// A program that takes longer hangs.
 const TIMEOUT: &str = "600";
 
-/// Builds the library as it is shipped, and the program with it.
-fn program() -> std::path::PathBuf {
+/// Builds the library as it is shipped, and a program of `tests/faults` with it.
+fn program(name: &str) -> std::path::PathBuf {
     let scratch = scratch().join("allocations");
     fs::create_dir_all(&scratch).unwrap();
     let library = shared_library();
@@ -27,14 +27,14 @@ fn program() -> std::path::PathBuf {
         .out_dir(&scratch)
         .cargo_metadata(false)
         .get_compiler();
-    let program = scratch.join("allocations");
+    let program = scratch.join(name);
     run(compiler
         .to_command()
         .args(["-std=gnu99", "-Wall", "-Wextra", "-Werror", "-I"])
         .arg(root().join("include"))
         .arg("-I")
         .arg(root().join("c_tests"))
-        .arg(root().join("tests/faults/allocations.c"))
+        .arg(root().join("tests/faults").join(name).with_extension("c"))
         .arg(&library)
         .arg(format!("-Wl,-rpath,{}", library.parent().unwrap().display()))
         .arg("-o")
@@ -60,7 +60,10 @@ fn lists() -> [BTreeSet<String>; 3] {
 #[test]
 fn exhausted_heap() {
     let dir = tempfile::tempdir_in(scratch()).unwrap();
-    let output = run(Command::new("timeout").arg(TIMEOUT).arg(program()).env("TMPDIR", dir.path()));
+    let output = run(Command::new("timeout")
+        .arg(TIMEOUT)
+        .arg(program("allocations"))
+        .env("TMPDIR", dir.path()));
     println!("{output}");
     // function -> (situation, size of the allocations) -> what was seen
     let mut seen = BTreeMap::<&str, BTreeMap<(&str, &str), BTreeSet<&str>>>::new();
@@ -106,4 +109,12 @@ fn exhausted_heap() {
         let listed = never.contains(function) || with_room.contains(function) || grows;
         assert!(aborts || listed, "{function} could be listed: {situations:?}");
     }
+}
+
+/// A forked child does not free what another thread was freeing.
+#[test]
+fn fork_while_memory_is_freed() {
+    let dir = tempfile::tempdir_in(scratch()).unwrap();
+    let program = program("fork_in_free");
+    run(Command::new("timeout").arg(TIMEOUT).arg(program).env("TMPDIR", dir.path()));
 }
