@@ -1,8 +1,13 @@
 # make         the library: librawdb.so and librawdb.a, release build
+# make install what CMake installs, in the same places: PREFIX=/usr/local DESTDIR= LIBDIR=lib
+#              INCLUDEDIR=include DOCDIR=share/doc/rawdb PROFILE=release CARGO_FLAGS= DOC= ;
+#              with DOC=yes the reference too
+# make doc     the reference of the C interface as HTML, in target/doc-c/html; needs doxygen
 # make test    everything that is tested, set-up included (may install Debian packages, needs root)
 # make soak    the random tests of crashes, power loss and hostile files, for hours
 # make demo    builds the examples and runs them; filestore on this machine's own C headers
 # make header  include/rawdb.h and the symbol list anew from src/ffi
+# make abi     include/rawdb.abi anew, after an intended change of the binary interface
 # make clean
 
 SHELL = /bin/bash
@@ -19,12 +24,41 @@ release = $(target)/release
 demo = $(target)/demo
 tree = /usr/include
 
-.PHONY: all lib test soak demo header clean
+PREFIX ?= /usr/local
+LIBDIR ?= lib
+INCLUDEDIR ?= include
+DOCDIR ?= share/doc/rawdb
+PROFILE ?= release
+CARGO_FLAGS ?=
+OBJCOPY ?= objcopy
+DOXYGEN ?= doxygen
+DOC ?=
+dist = $(target)/dist
+
+.PHONY: all lib install doc test soak demo header abi clean
 
 all: lib
 
 lib:
 	$(CARGO) build --release --lib
+
+install: $(if $(DOC),doc)
+	scripts/libraries "out=$(dist)/$(PROFILE)" "target_dir=$(dist)/cargo" "profile=$(PROFILE)" \
+	    "cargo_flags=$(CARGO_FLAGS)" "prefix=$(PREFIX)" "libdir=$(LIBDIR)" \
+	    "includedir=$(INCLUDEDIR)" "cargo=$(CARGO)" "cc=$(CC)" "ar=$(AR)" "objcopy=$(OBJCOPY)"
+	place() { case $$1 in /*) echo "$(DESTDIR)$$1" ;; *) echo "$(DESTDIR)$(PREFIX)/$$1" ;; esac; }
+	lib=$$(place "$(LIBDIR)") include=$$(place "$(INCLUDEDIR)") doc=$$(place "$(DOCDIR)")
+	install -d "$$lib/pkgconfig" "$$lib/cmake/rawdb" "$$include" "$$doc"
+	cp -df "$(dist)/$(PROFILE)"/librawdb.so* "$$lib"
+	install -m 644 "$(dist)/$(PROFILE)/librawdb.a" "$$lib"
+	install -m 644 "$(dist)/$(PROFILE)"/pkgconfig/* "$$lib/pkgconfig"
+	install -m 644 "$(dist)/$(PROFILE)"/cmake/rawdb/* "$$lib/cmake/rawdb"
+	install -m 644 include/rawdb.h include/rawdb.hpp "$$include"
+	install -m 644 LICENSE-MIT LICENSE-APACHE "$$doc"
+	[[ -z "$(DOC)" ]] || cp -R "$(target)/doc-c/html" "$$doc"
+
+doc:
+	scripts/reference "$(target)/doc-c" "$(DOXYGEN)"
 
 test:
 	scripts/test
@@ -34,6 +68,9 @@ soak:
 
 header:
 	RAWDB_UPDATE_HEADER=1 $(CARGO) test --test header
+
+abi:
+	RAWDB_UPDATE_ABI=1 $(CARGO) test --test abi abi_is
 
 clean:
 	$(CARGO) clean

@@ -74,9 +74,10 @@ static void test_struct_size(void)
 
     /* Of a shorter struct only the fields within it count. */
     memset(&options, 0xA5, sizeof options);
-    options.struct_size = offsetof(rawdb_options, min_file_len);
+    options.struct_size = offsetof(rawdb_options, max_address_space);
     options.flags = RAWDB_OPEN_NO_CREATE;
     options.reserved = 0;
+    options.min_file_len = 0;
     check_open(dir.db, &options, RAWDB_OK);
     options.flags = RAWDB_OPEN_CREATE_NEW;
     check_open(dir.db, &options, RAWDB_E_ALREADY_EXISTS);

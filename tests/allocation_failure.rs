@@ -2,42 +2,23 @@
 //! take nothing from the heap, and which end the process, is what the header says.
 //!
 //! `faults/allocations.c` lets every allocation of every function of the shared library fail, and
-//! tells what was seen; see there.
+//! tells what was seen; see there. `faults/fork_in_free.c` forks while memory is freed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+mod common;
+use common::{root, run, scratch, shared_library};
 
 /// A program that takes longer hangs.
 const TIMEOUT: &str = "600";
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{stdout}{stderr}", output.status);
-    stdout
-}
-
-/// Builds the library as it is shipped, and the program with it.
-fn program() -> std::path::PathBuf {
-    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("allocations");
+/// Builds the library as it is shipped, and a program of `tests/faults` with it.
+fn program(name: &str) -> std::path::PathBuf {
+    let scratch = scratch().join("allocations");
     fs::create_dir_all(&scratch).unwrap();
-    let messages = run(Command::new(env!("CARGO"))
-        .args(["build", "--release", "--lib", "--message-format=json-render-diagnostics"])
-        .current_dir(root()));
-    let library = messages.split('"').find(|text| text.ends_with("/librawdb.so"));
-    let library = library.expect("Cargo names what it built");
-    for name in ["librawdb.so", "librawdb.so.0"] {
-        fs::copy(library, scratch.join(name)).unwrap();
-    }
-
+    let library = shared_library();
     let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let compiler = cc::Build::new()
         .host(&host)
@@ -46,16 +27,16 @@ fn program() -> std::path::PathBuf {
         .out_dir(&scratch)
         .cargo_metadata(false)
         .get_compiler();
-    let program = scratch.join("allocations");
+    let program = scratch.join(name);
     run(compiler
         .to_command()
         .args(["-std=gnu99", "-Wall", "-Wextra", "-Werror", "-I"])
         .arg(root().join("include"))
         .arg("-I")
         .arg(root().join("c_tests"))
-        .arg(root().join("tests/faults/allocations.c"))
-        .arg(scratch.join("librawdb.so"))
-        .arg(format!("-Wl,-rpath,{}", scratch.display()))
+        .arg(root().join("tests/faults").join(name).with_extension("c"))
+        .arg(&library)
+        .arg(format!("-Wl,-rpath,{}", library.parent().unwrap().display()))
         .arg("-o")
         .arg(&program));
     program
@@ -78,8 +59,11 @@ fn lists() -> [BTreeSet<String>; 3] {
 
 #[test]
 fn exhausted_heap() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let output = run(Command::new("timeout").arg(TIMEOUT).arg(program()).env("TMPDIR", dir.path()));
+    let dir = tempfile::tempdir_in(scratch()).unwrap();
+    let output = run(Command::new("timeout")
+        .arg(TIMEOUT)
+        .arg(program("allocations"))
+        .env("TMPDIR", dir.path()));
     println!("{output}");
     // function -> (situation, size of the allocations) -> what was seen
     let mut seen = BTreeMap::<&str, BTreeMap<(&str, &str), BTreeSet<&str>>>::new();
@@ -125,4 +109,12 @@ fn exhausted_heap() {
         let listed = never.contains(function) || with_room.contains(function) || grows;
         assert!(aborts || listed, "{function} could be listed: {situations:?}");
     }
+}
+
+/// A forked child does not free what another thread was freeing.
+#[test]
+fn fork_while_memory_is_freed() {
+    let dir = tempfile::tempdir_in(scratch()).unwrap();
+    let program = program("fork_in_free");
+    run(Command::new("timeout").arg(TIMEOUT).arg(program).env("TMPDIR", dir.path()));
 }

@@ -6,19 +6,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+
+mod common;
+use common::{functions, root, run, shared_library, static_library, WARNINGS};
 
 const UPDATE: &str = "RAWDB_UPDATE_HEADER";
 
 /// In the order in which the header presents them.
 const SOURCES: [&str; 6] =
     ["library.rs", "status.rs", "database.rs", "names.rs", "region.rs", "view.rs"];
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn generate() -> String {
     let mut config = cbindgen::Config::from_file(root().join("cbindgen.toml")).unwrap();
@@ -40,23 +37,6 @@ fn generate() -> String {
     String::from_utf8(header).unwrap()
 }
 
-/// The functions that a header declares: every name before a parenthesis, outside of comments.
-fn functions(header: &str) -> BTreeSet<String> {
-    let mut code = String::new();
-    let mut rest = header;
-    while let Some((before, comment)) = rest.split_once("/*") {
-        code.push_str(before);
-        rest = comment.split_once("*/").unwrap().1;
-    }
-    code.push_str(rest);
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    code.split('(')
-        .map(|before| &before[before.rfind(|c| !is_name(c)).map_or(0, |i| i + 1)..])
-        .filter(|name| name.starts_with("rawdb_"))
-        .map(str::to_owned)
-        .collect()
-}
-
 fn check_or_update(path: &str, expected: &str) {
     let path = root().join(path);
     if std::env::var_os(UPDATE).is_some() {
@@ -74,29 +54,6 @@ fn check_or_update(path: &str, expected: &str) {
     }
 }
 
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// `librawdb.so` as it is shipped, built by the Cargo that runs this test.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let messages = run(Command::new(env!("CARGO"))
-            .args(["build", "--release", "--lib", "--message-format=json-render-diagnostics"])
-            .current_dir(root()));
-        let path = messages.split('"').find(|text| text.ends_with("/librawdb.so"));
-        PathBuf::from(path.expect("Cargo names the library it built"))
-    })
-}
-
 #[test]
 fn header_and_symbol_list_are_current() {
     let header = generate();
@@ -105,26 +62,35 @@ fn header_and_symbol_list_are_current() {
     check_or_update("include/rawdb.symbols", &symbols);
 }
 
+/// The names that nm prints.
+fn symbols(nm: &mut Command) -> BTreeSet<String> {
+    let names = run(nm);
+    let names = names.lines().filter(|line| !line.is_empty() && !line.ends_with(".o:"));
+    names.map(|line| line.split(' ').next_back().unwrap().to_owned()).collect()
+}
+
 #[test]
-fn library_exports_the_functions_of_the_header_and_nothing_else() {
-    let symbols = run(Command::new("nm").args(["-D", "--defined-only"]).arg(library()));
-    let exported: BTreeSet<_> =
-        symbols.lines().map(|line| line.split(' ').next_back().unwrap().to_owned()).collect();
-    assert_eq!(exported, functions(&generate()));
+fn libraries_have_the_functions_of_the_header_and_nothing_else() {
+    let functions = functions(&generate());
+    let exported = symbols(Command::new("nm").args(["-D", "--defined-only"]).arg(shared_library()));
+    assert_eq!(exported, functions);
+    let global = symbols(Command::new("nm").args(["-g", "--defined-only"]).arg(static_library()));
+    assert_eq!(global, functions);
 }
 
 #[test]
 fn library_has_its_soname() {
-    let dynamic = run(Command::new("readelf").arg("-d").arg(library()));
+    let dynamic = run(Command::new("readelf").arg("-d").arg(shared_library()));
     let soname = dynamic.lines().find(|line| line.contains("(SONAME)")).unwrap_or_default();
     assert!(soname.ends_with("[librawdb.so.0]"), "{soname}");
 }
 
 /// Compiles `source`, which includes the header, as the promise of the header has it.
-fn compile(compiler: &str, dialect: &str, source: &str) -> io::Result<Output> {
+fn compile(compiler: &[&str], dialect: &str, source: &str) -> io::Result<Output> {
     let language = if dialect.contains("++") { "c++" } else { "c" };
-    let mut child = Command::new(compiler)
-        .args(["-Wall", "-Wextra", "-Wpedantic", "-Wundef", "-Werror"])
+    let mut child = Command::new(compiler[0])
+        .args(WARNINGS)
+        .args(&compiler[1..])
         .arg(format!("-std={dialect}"))
         .arg("-I")
         .arg(root().join("include"))
@@ -169,12 +135,12 @@ fn header_compiles_everywhere_without_warnings() {
     let cxx = ["c++11", "c++17", "c++20"];
     for (compiler, dialects) in [("gcc", c), ("g++", cxx), ("clang", c), ("clang++", cxx)] {
         for dialect in dialects {
-            let output = compile(compiler, dialect, EVERY_MACRO)
+            let output = compile(&[compiler], dialect, EVERY_MACRO)
                 .unwrap_or_else(|error| panic!("{compiler}: {error}"));
             let message = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{compiler} -std={dialect}: {message}");
 
-            let output = compile(compiler, dialect, IGNORED_STATUS).unwrap();
+            let output = compile(&[compiler], dialect, IGNORED_STATUS).unwrap();
             let message = String::from_utf8_lossy(&output.stderr);
             assert!(!output.status.success(), "{compiler} -std={dialect}: an ignored status");
             assert!(message.contains("unused-result"), "{compiler} -std={dialect}: {message}");
@@ -182,13 +148,44 @@ fn header_compiles_everywhere_without_warnings() {
     }
 }
 
-/// The example in the header is what people begin with: it compiles and does what it looks like.
+/// Alone, twice, without exceptions, and with what a strict user warns about.
 #[test]
-fn example_in_the_header_runs() {
-    let header = generate();
+fn cxx_header_compiles_everywhere_without_warnings() {
+    let source = "#include <rawdb.hpp>\n#include <rawdb.hpp>\n";
+    for compiler in ["g++", "clang++"] {
+        for dialect in ["c++17", "c++20"] {
+            for option in ["-fexceptions", "-fno-exceptions"] {
+                let output = compile(&[compiler, option, "-Wshadow"], dialect, source).unwrap();
+                let message = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{compiler} {option} {dialect}: {message}");
+            }
+        }
+    }
+}
+
+/// C++ has all of the interface; what takes no handle and cannot fail needs no wrapper.
+#[test]
+fn cxx_header_has_every_function() {
+    let header = fs::read_to_string(root().join("include/rawdb.hpp")).unwrap();
+    let calls = functions(&header);
+    let mut missing: Vec<_> = functions(&generate()).difference(&calls).cloned().collect();
+    missing.retain(|name| !name.starts_with("rawdb_version") && name != "rawdb_status_message");
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The examples in the headers are what people begin with: they compile and do what they look like.
+#[test]
+fn examples_in_the_headers_run() {
+    let cxx = fs::read_to_string(root().join("include/rawdb.hpp")).unwrap();
+    run_example(&generate(), "rawdb.h", "gcc", "c99");
+    run_example(&cxx, "rawdb.hpp", "g++", "c++17");
+}
+
+fn run_example(header: &str, name: &str, compiler: &str, dialect: &str) {
+    let include = format!("#include <{name}>");
     let example: String = header
         .lines()
-        .skip_while(|line| !line.ends_with("#include <rawdb.h>"))
+        .skip_while(|line| !line.ends_with(&include))
         .map(|line| line.strip_prefix(" *").unwrap())
         .map(|line| format!("{}\n", line.strip_prefix("     ").unwrap_or(line)))
         .scan(false, |ended, line| {
@@ -200,13 +197,16 @@ fn example_in_the_header_runs() {
 
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("example");
-    fs::write(dir.path().join("example.c"), example).unwrap();
-    for name in ["librawdb.so", "librawdb.so.0"] {
-        fs::copy(library(), dir.path().join(name)).unwrap();
-    }
-    run(Command::new("gcc")
-        .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wundef", "-Werror"])
-        .args(["-o", "example", "example.c", "-L.", "-lrawdb", "-Wl,-rpath,$ORIGIN", "-I"])
+    let language = if dialect.contains("++") { "c++" } else { "c" };
+    fs::write(dir.path().join("example.source"), example).unwrap();
+    let library = shared_library();
+    run(Command::new(compiler)
+        .args(["-o", "example", "-x", language, "example.source", "-x", "none"])
+        .arg(format!("-std={dialect}"))
+        .args(WARNINGS)
+        .arg(&library)
+        .arg(format!("-Wl,-rpath,{}", library.parent().unwrap().display()))
+        .arg("-I")
         .arg(root().join("include"))
         .current_dir(dir.path()));
     assert_eq!(run(Command::new(program).current_dir(dir.path())), "hello\n");

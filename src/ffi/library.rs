@@ -5,6 +5,7 @@ use std::ffi::c_char;
 use super::status::{describe, last_message, last_os_error, rawdb_status};
 
 /// The longest name of a region in bytes, without the NUL that ends it.
+#[allow(dead_code, reason = "the engine has a constant of its own, which the next line compares")]
 pub const RAWDB_MAX_NAME_LEN: usize = 1024;
 
 const _: () = assert!(RAWDB_MAX_NAME_LEN == crate::MAX_NAME_LEN);

@@ -17,6 +17,8 @@ use std::slice;
 use crate::{Error, ErrorKind, Result};
 
 mod database;
+#[cfg(test)]
+mod layout;
 mod library;
 mod names;
 mod region;

@@ -141,7 +141,12 @@ pub unsafe extern "C" fn rawdb_region_close(region: *mut rawdb_region) {
     call_or((), || {
         if !region.is_null() {
             // SAFETY: pointer contract: `into_raw` made the box, and this is the last use of it.
-            drop(unsafe { Box::from_raw(region) });
+            let region = unsafe { Box::from_raw(region) };
+            if region.check_process().is_err() {
+                // At the fork another thread may have been freeing the append that is still noted
+                // here; only that thread would know, and the child does not have it.
+                std::mem::forget(region);
+            }
         }
     });
 }

@@ -170,12 +170,20 @@ fn panicked(payload: &(dyn Any + Send)) -> rawdb_status {
     RAWDB_E_PANIC
 }
 
-/// Runs the body of a function that answers a status.
-///
 /// Going on after a panic is sound (`AssertUnwindSafe`): the engine leaves its state whole and no
 /// lock held when it unwinds.
+fn guarded<T>(body: impl FnOnce() -> T) -> std::thread::Result<T> {
+    catch_unwind(AssertUnwindSafe(|| {
+        // So that tests see what a panic becomes, in every function, on its way to C.
+        #[cfg(feature = "simulation")]
+        assert!(std::env::var_os("RAWDB_TEST_PANIC").is_none(), "a test asked for a panic");
+        body()
+    }))
+}
+
+/// Runs the body of a function that answers a status.
 pub(super) fn call(body: impl FnOnce() -> Result<rawdb_status>) -> rawdb_status {
-    match catch_unwind(AssertUnwindSafe(body)) {
+    match guarded(body) {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => failed(&error),
         Err(payload) => panicked(&*payload),
@@ -184,7 +192,7 @@ pub(super) fn call(body: impl FnOnce() -> Result<rawdb_status>) -> rawdb_status 
 
 /// As [`call`], for a function that has no status to answer: `otherwise` stands for a panic.
 pub(super) fn call_or<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
+    guarded(body).unwrap_or_else(|payload| {
         panicked(&*payload);
         otherwise
     })

@@ -374,9 +374,11 @@ impl Storage for FileStorage {
     }
 
     fn map_data(&self, len: u64) -> io::Result<Window> {
-        let Ok(mapped_len) = usize::try_from(len) else {
+        // No more than a pointer can be moved by: half of a 32-bit address space.
+        let Ok(mapped_len) = isize::try_from(len) else {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         };
+        let mapped_len = mapped_len as usize;
         // Mapped for reading, which any descriptor allows; `open_window` adds what is wanted.
         let mapping = MmapOptions::new().len(mapped_len).map_raw_read_only(&self.data)?;
         // SAFETY: a range that has just been mapped, and that nobody knows yet.
