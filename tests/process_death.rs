@@ -437,33 +437,76 @@ fn without_a_boot_id_there_is_no_mirror() {
     db.close().unwrap();
 }
 
+/// Makes a file system in a file of `directory`, by mkfs.ext4 with these arguments. Returns where it is
+/// to be mounted, and what mounts and unmounts it; for a process that has its mounts for itself.
+fn file_system(directory: &Path, arguments: &[&str]) -> (PathBuf, impl Fn(), impl Fn()) {
+    let (image, mount) = (directory.join("image"), directory.join("mount"));
+    fs::create_dir(&mount).unwrap();
+    fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    let run = |program: &str, arguments: &[&std::ffi::OsStr]| {
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+        let status = Command::new(program).env("PATH", path).args(arguments).status().unwrap();
+        assert!(status.success(), "{program} {arguments:?}: {status} (this test needs root)");
+    };
+    let mut mkfs: Vec<_> = ["-q"].iter().chain(arguments).map(|it| it.as_ref()).collect();
+    mkfs.push(image.as_ref());
+    run("mkfs.ext4", &mkfs);
+    let at = mount.clone();
+    let attach =
+        move || run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), at.as_ref()]);
+    let at = mount.clone();
+    (mount, attach, move || run("umount", &[at.as_ref()]))
+}
+
+/// Runs `test` once more with its mounts for itself. Returns a directory to the process that has them,
+/// and nothing to the one that has waited for it.
+fn with_mounts(test: &str) -> Option<PathBuf> {
+    if let Ok(path) = std::env::var(DATABASE) {
+        return Some(path.into());
+    }
+    let scratch = tempfile::tempdir_in(on_disk()).unwrap();
+    let process = process(test, "mounts", scratch.path());
+    let status = reboot::unshared(&process).status().unwrap();
+    assert!(status.success(), "{status}");
+    None
+}
+
 /// A disk that was taken away may have lost what was in memory, whatever the system has it for.
 #[test]
 fn a_disk_that_was_away_is_as_of_the_last_flush() {
-    let test = "a_disk_that_was_away_is_as_of_the_last_flush";
-    let Ok(path) = std::env::var(DATABASE) else {
-        let scratch = tempfile::tempdir_in(on_disk()).unwrap();
-        let process = process(test, "away", scratch.path());
-        let status = reboot::unshared(&process).status().unwrap();
-        assert!(status.success(), "{status}");
-        return;
-    };
-    let (image, mount) = (Path::new(&path).join("image"), Path::new(&path).join("mount"));
-    fs::create_dir(&mount).unwrap();
-    fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let run = |program: &str, arguments: &[&Path]| {
-        let status = Command::new(program).env("PATH", &path).args(arguments).status().unwrap();
-        assert!(status.success(), "{program} {arguments:?}: {status} (this test needs root)");
-    };
-    run("mkfs.ext4", &[Path::new("-q"), &image]);
-    let attach = || run("mount", &[Path::new("-o"), Path::new("loop"), &image, &mount]);
+    let directory = with_mounts("a_disk_that_was_away_is_as_of_the_last_flush");
+    let Some(directory) = directory else { return };
+    let (mount, attach, detach) = file_system(&directory, &[]);
     attach();
     let db = mount.join("db");
     process("leave", "leave", &db).status().unwrap();
     assert_eq!(names_and_lengths(&db), all());
-    run("umount", &[&mount]);
+    detach();
     attach();
     assert_eq!(names_and_lengths(&db), flushed());
-    run("umount", &[&mount]);
+    detach();
+}
+
+/// Where blocks cannot be had ahead, the mirror takes its space by zeros, and not over what is there.
+#[test]
+fn without_fallocate_nothing_is_lost_either() {
+    let directory = with_mounts("without_fallocate_nothing_is_lost_either");
+    let Some(directory) = directory else { return };
+    let (mount, attach, detach) = file_system(&directory, &["-t", "ext3"]);
+    attach();
+    let db = mount.join("db");
+    process("leave", "leave", &db).status().unwrap();
+    for _ in 0..3 {
+        process("open_and_die", "open", &db).status().unwrap();
+        assert_eq!(names_and_lengths(&db), all());
+    }
+    detach();
+}
+
+/// Opens a database for writing, and does nothing with it.
+#[test]
+fn open_and_die() {
+    let Ok(path) = std::env::var(DATABASE) else { return };
+    let _db = Database::open(path).unwrap();
+    std::process::abort();
 }

@@ -309,11 +309,11 @@ impl Storage for FileStorage {
             libc::fallocate64(fd, 0, offset as libc::off64_t, len as libc::off64_t)
         });
         match allocated {
-            // Without the call, zeros take space too. Only pages that nobody has written to come
-            // here, of other files than `data`: that is written through system calls then.
+            // Without the call, zeros take space too, behind the end of the file, where nothing is yet.
+            // Before it `live` may have holes then, as it is written through system calls, like `data`.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) && file != File::Data => {
                 let zeros = [0; 1 << 16];
-                let mut at = offset;
+                let mut at = offset.max(self.len(file)?);
                 while at < offset + len {
                     let n = (offset + len - at).min(zeros.len() as u64);
                     self.write(file, at, &zeros[..n as usize])?;
