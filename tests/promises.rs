@@ -1,7 +1,8 @@
 //! The promises of `docs/design.md`, each by its number. Those that need more than one test have a
 //! file of their own, named here.
 //!
-//! P2 and P7: `crash.rs`. P6: `full_disk.rs`. P8: `damage.rs`. P10: `src/ffi/tests.rs`.
+//! P2 and P7: `crash/`. P6: `full_disk.rs`. P8: `damage.rs`. P10: `src/ffi/tests.rs`, `abi.rs`. P11:
+//! `crash/`, `process_death.rs`.
 
 use std::path::Path;
 use std::process::Command;
