@@ -78,7 +78,7 @@ impl Mounted {
         fs::create_dir(&at).unwrap();
         let mut mount = Command::new("mount");
         if kind == Kind::Tmpfs {
-            run(mount.args(["-t", "tmpfs", "-o", "size=24m", "none"]).arg(&at));
+            run(mount.args(["-t", "tmpfs", "-o", "size=28m", "none"]).arg(&at));
             return Mounted { at, _dir: dir };
         }
         // Less than about 110 MiB is too small for btrfs.
