@@ -25,9 +25,10 @@ fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| {
         panic!("{command:?}: {error}; scripts/setup installs what the tests need")
     });
-    let text = String::from_utf8_lossy(&output.stdout) + &*String::from_utf8_lossy(&output.stderr);
+    let [out, errors] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    let text = format!("{out}{errors}");
     assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
-    text.into_owned()
+    text
 }
 
 /// The program of `instructions/hot_calls.c`, linked to the library as it is shipped.

@@ -28,21 +28,20 @@ pub trait Engine: Sync + 'static {
     /// `at` is the length of the region; not all engines want to hear it.
     fn append(region: &Self::Region, at: u64, bytes: &[u8]);
     fn overwrite(region: &Self::Region, at: u64, bytes: &[u8]);
+    /// Values of 64 bytes, each at its offset. Where there is no call for that, one after the other.
+    fn overwrite_batch(region: &Self::Region, offsets: &[u64], values: &[[u8; 64]]) {
+        for (at, value) in offsets.iter().zip(values) {
+            Self::overwrite(region, *at, value);
+        }
+    }
     fn view<T>(region: &Self::Region, at: u64, len: usize, read: impl FnOnce(&[u8]) -> T) -> T;
     /// `changed` is the one region that may have changed, where that is known.
     fn flush(&self, changed: Option<&Self::Region>);
     fn compact(&self) {}
 }
 
-macro_rules! opaque {
-    ($($name:ident),*) => {$(
-        #[repr(C)]
-        pub struct $name {
-            _private: [u8; 0],
-        }
-    )*};
-}
-opaque!(RawDb, RawRegion);
+type RawDb = c_void;
+type RawRegion = c_void;
 
 #[repr(C)]
 struct RawView {
@@ -71,6 +70,13 @@ extern "C" {
         offset: u64,
         data: *const u8,
         len: usize,
+    ) -> i32;
+    fn rawdb_region_write_batch(
+        region: *mut RawRegion,
+        offsets: *const u64,
+        values: *const u8,
+        value_len: usize,
+        count: usize,
     ) -> i32;
     fn rawdb_region_view(region: *mut RawRegion, offset: u64, len: u64, out: *mut RawView) -> i32;
     fn rawdb_view_release(view: *mut RawView);
@@ -150,6 +156,15 @@ impl Engine for Rawdb {
         check(unsafe { rawdb_region_write_at(region.0, at, bytes.as_ptr(), bytes.len()) });
     }
 
+    fn overwrite_batch(region: &RawdbRegion, offsets: &[u64], values: &[[u8; 64]]) {
+        assert_eq!(offsets.len(), values.len());
+        // SAFETY: an open region, and as many offsets and values as that.
+        check(unsafe {
+            let values = values.as_ptr().cast();
+            rawdb_region_write_batch(region.0, offsets.as_ptr(), values, 64, offsets.len())
+        });
+    }
+
     #[inline(always)]
     fn view<T>(region: &RawdbRegion, at: u64, len: usize, read: impl FnOnce(&[u8]) -> T) -> T {
         let mut view = RawView { data: ptr::null(), len: 0, pin: ptr::null() };
@@ -195,6 +210,11 @@ impl Engine for Rawdb05 {
     #[inline(always)]
     fn overwrite(region: &Self::Region, at: u64, bytes: &[u8]) {
         region.write_at(bytes, at as usize).unwrap();
+    }
+
+    fn overwrite_batch(region: &Self::Region, offsets: &[u64], values: &[[u8; 64]]) {
+        let pairs = offsets.iter().map(|at| *at as usize).zip(values);
+        region.batch_write_each(pairs, 64, |value, bytes| bytes.copy_from_slice(*value));
     }
 
     #[inline(always)]

@@ -17,44 +17,41 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use workloads::{Scale, Workload};
+use workloads::{Contender, Scale};
 
 const MIB: u64 = 1 << 20;
-const ROUNDS: usize = 5;
 
 /// The samples of a workload: for each contender, for each metric, one for each round.
 pub type Samples = Vec<Vec<Vec<f64>>>;
 
-fn run(workload: &mut Workload, dir: &Path) -> Samples {
-    let mut samples: Samples =
-        workload.contenders.iter().map(|_| vec![vec![]; workload.metrics.len()]).collect();
-    let mut rounds: Vec<_> = std::mem::take(&mut workload.contenders)
+fn run(
+    contenders: Vec<Contender>,
+    metrics: usize,
+    rounds: usize,
+    touched: usize,
+    dir: &Path,
+) -> Samples {
+    let mut samples: Samples = contenders.iter().map(|_| vec![vec![]; metrics]).collect();
+    let mut contenders: Vec<_> = contenders
         .into_iter()
         .enumerate()
         .map(|(number, contender)| {
             let dir = dir.join(format!("prepared {number}"));
             fs::create_dir(&dir).unwrap();
-            let round = (contender.setup)(dir);
-            workload.contenders.push(workloads::Contender {
-                name: contender.name,
-                setup: Box::new(|_| unreachable!("it has been set up")),
-            });
-            round
+            (contender.setup)(dir)
         })
         .collect();
-    for number in 0..ROUNDS {
-        for turn in 0..rounds.len() {
+    for number in 0..rounds {
+        for turn in 0..contenders.len() {
             // Another one begins each time, and there and back, so that nobody always follows the
             // same.
-            let turn = if number % 2 == 0 { turn } else { rounds.len() - 1 - turn };
-            let contender = (turn + number) % rounds.len();
+            let turn = if number % 2 == 0 { turn } else { contenders.len() - 1 - turn };
+            let contender = (turn + number) % contenders.len();
             let dir = dir.join("round");
             fs::create_dir(&dir).unwrap();
-            // What others have written is not this one's to wait for.
-            // SAFETY: it has no precondition.
-            unsafe { libc::sync() };
-            let result = rounds[contender](&dir);
-            assert_eq!(result.len(), workload.metrics.len());
+            memory::warm_huge(touched);
+            let result = contenders[contender](&dir);
+            assert_eq!(result.len(), metrics);
             for (samples, value) in samples[contender].iter_mut().zip(result) {
                 if !value.is_nan() {
                     samples.push(value);
@@ -64,6 +61,11 @@ fn run(workload: &mut Workload, dir: &Path) -> Samples {
         }
     }
     samples
+}
+
+/// Where the library has been built.
+fn target_dir(root: &Path) -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }
 
 fn main() {
@@ -78,25 +80,30 @@ fn main() {
         fs::create_dir_all(&dir).unwrap();
         dir.canonicalize().unwrap()
     };
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target = target_dir(root);
     let parent = directory("RAWDB_BENCH_DIR", target.clone());
     let default = if small { target.join("bench-smoke") } else { root.join("docs") };
     let out = directory("RAWDB_BENCH_OUT", default);
     let only = env::var("RAWDB_BENCH_ONLY").unwrap_or_default();
 
+    let rounds = if small { 2 } else { 5 };
     let dir = parent.join(format!("bench-data-{}", std::process::id()));
-    let mut report = report::Report::begin(root, &parent, small);
-    memory::warm(if small { 64 * MIB } else { 8 << 30 } as usize);
-    for mut workload in workloads::all(&Scale { divisor: if small { 256 } else { 1 } }) {
+    let mut report = report::Report::begin(root, &parent, rounds, small);
+    let divisor = if small { 256 } else { 1 };
+    memory::warm((8 << 30) / divisor);
+    for mut workload in workloads::all(&Scale { divisor: divisor as u64 }) {
         if !workload.id.contains(&only) {
             continue;
         }
         let start = std::time::Instant::now();
         fs::create_dir(&dir).unwrap();
-        let samples = run(&mut workload, &dir);
+        let contenders = std::mem::take(&mut workload.contenders);
+        let names: Vec<&str> = contenders.iter().map(|contender| contender.name).collect();
+        let touched = workload.touched * MIB as usize / divisor;
+        let samples = run(contenders, workload.metrics.len(), rounds, touched, &dir);
         fs::remove_dir_all(&dir).unwrap();
         eprintln!("{}: {:.1} s", workload.id, start.elapsed().as_secs_f64());
-        report.add(&workload, &samples);
+        report.add(&workload, &names, &samples);
     }
     report.finish(&out);
 }

@@ -19,12 +19,8 @@ pub fn used() -> [f64; 2] {
     [(info.uordblks + info.hblkhd) as f64, kib * 1024.0]
 }
 
-/// A hypervisor takes back free memory of the guest, in blocks of 2 MiB, and touching it again is
-/// an exit for each page: that would be paid by whoever comes first. So all that the workloads will
-/// need is touched and freed, but for one page in each block, which keeps it from being taken.
-pub fn warm(bytes: usize) {
-    const BLOCK: usize = 2 * MIB as usize;
-    // SAFETY: a new anonymous mapping; only its own pages are touched and freed.
+fn map(bytes: usize, advice: i32) -> *mut u8 {
+    // SAFETY: a new anonymous mapping.
     unsafe {
         let base = libc::mmap(
             ptr::null_mut(),
@@ -35,13 +31,39 @@ pub fn warm(bytes: usize) {
             0,
         );
         assert_ne!(base, libc::MAP_FAILED);
-        // Of a huge page nothing is freed before all of it is.
-        libc::madvise(base, bytes, libc::MADV_NOHUGEPAGE);
-        for offset in (0..bytes).step_by(4096) {
-            base.cast::<u8>().add(offset).write(1);
-        }
-        for block in (0..bytes).step_by(BLOCK) {
-            libc::madvise(base.add(block + 4096), BLOCK - 4096, libc::MADV_DONTNEED);
-        }
+        libc::madvise(base, bytes, advice);
+        base.cast()
     }
+}
+
+fn touch(base: *mut u8, bytes: usize) {
+    for offset in (0..bytes).step_by(4096) {
+        // SAFETY: within the caller's mapping.
+        unsafe { base.add(offset).write_volatile(1) };
+    }
+}
+
+/// A hypervisor takes back free memory of the guest, in blocks of 2 MiB, and touching it again is
+/// an exit for each page: that would be paid by whoever comes first. So all that the workloads will
+/// need is touched and freed, but for one page in each block, which keeps it from being taken.
+pub fn warm(bytes: usize) {
+    const BLOCK: usize = 2 * MIB as usize;
+    // Of a huge page nothing is freed before all of it is.
+    let base = map(bytes, libc::MADV_NOHUGEPAGE);
+    touch(base, bytes);
+    for block in (0..bytes).step_by(BLOCK) {
+        // SAFETY: within the mapping, which nobody else knows.
+        unsafe { libc::madvise(base.add(block + 4096).cast(), BLOCK - 4096, libc::MADV_DONTNEED) };
+    }
+}
+
+/// As `warm`, for what is taken in huge pages: just before it is needed, as whole blocks do not stay.
+pub fn warm_huge(bytes: usize) {
+    if bytes == 0 {
+        return;
+    }
+    let base = map(bytes, libc::MADV_HUGEPAGE);
+    touch(base, bytes);
+    // SAFETY: the mapping just made.
+    unsafe { libc::munmap(base.cast(), bytes) };
 }

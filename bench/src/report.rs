@@ -7,10 +7,11 @@ use std::process::Command;
 
 use crate::plot;
 use crate::workloads::{self, Metric, Target, Unit, Workload, OURS};
-use crate::{Samples, ROUNDS};
+use crate::Samples;
 
 pub struct Report {
     root: PathBuf,
+    rounds: usize,
     small: bool,
     machine: String,
     /// The rows of the table of targets.
@@ -113,9 +114,10 @@ fn verdict(reached: bool, measured: f64, target: f64) -> String {
 }
 
 impl Report {
-    pub fn begin(root: &Path, dir: &Path, small: bool) -> Report {
+    pub fn begin(root: &Path, dir: &Path, rounds: usize, small: bool) -> Report {
         Report {
             root: root.to_owned(),
+            rounds,
             small,
             machine: machine(root, dir) + &format!("| load before | {} |\n", load()),
             targets: String::new(),
@@ -138,8 +140,7 @@ impl Report {
             .unwrap();
     }
 
-    pub fn add(&mut self, workload: &Workload, samples: &Samples) {
-        let names: Vec<&str> = workload.contenders.iter().map(|contender| contender.name).collect();
+    pub fn add(&mut self, workload: &Workload, names: &[&str], samples: &Samples) {
         let ours = names.iter().position(|name| *name == OURS).unwrap();
         let value = |contender: usize, metric: usize| median(&samples[contender][metric]);
 
@@ -186,7 +187,7 @@ impl Report {
 
         let mut text = format!("\n## {}\n\n{}\n", workload.title, wrap(workload.how));
         for (number, metric) in workload.metrics.iter().enumerate() {
-            text += &table(metric, number, ours, &names, samples);
+            text += &table(metric, number, ours, names, samples);
         }
         if missed && !workload.causes.is_empty() {
             write!(text, "\nWhy a target is missed: {}\n", wrap(workload.causes)).unwrap();
@@ -200,7 +201,7 @@ impl Report {
             .unwrap();
         }
         print!("{text}");
-        for (file, title, svg) in plots(workload, &names, samples) {
+        for (file, title, svg) in plots(workload, names, samples) {
             write!(text, "\n![{title}](benchmarks/{file})\n").unwrap();
             self.plots.push((file, svg));
         }
@@ -214,12 +215,16 @@ impl Report {
             command.args(arguments).current_dir(&self.root);
             command
         };
-        let target = tempfile(&self.root);
+        // A smoke run takes what is there.
+        let built = crate::target_dir(&self.root);
+        let target = if self.small { built } else { built.join("bench-build") };
         let start = std::time::Instant::now();
         output(cargo(&["build", "--release", "--lib", "--locked", "--target-dir"]).arg(&target));
         let build = start.elapsed().as_secs_f64();
         let size = fs::metadata(target.join("release/librawdb.so")).unwrap().len() as f64;
-        fs::remove_dir_all(&target).unwrap();
+        if !self.small {
+            fs::remove_dir_all(&target).unwrap();
+        }
         let count = |depth: &str| {
             let tree = cargo(&[
                 "tree", "-e", "normal", "--target", "all", "--prefix", "none", "--depth", depth,
@@ -266,8 +271,9 @@ impl Report {
         );
         writeln!(
             document,
-            "\n{ROUNDS} rounds; figures are medians, with the least and the most. A ratio is the \
-             contender's time\ndivided by that of rawdb: above 1, rawdb is faster."
+            "\n{} rounds; figures are medians, with the least and the most. A ratio is the \
+             contender's time\ndivided by that of rawdb: above 1, rawdb is faster.",
+            self.rounds
         )
         .unwrap();
         if self.small {
@@ -289,11 +295,6 @@ impl Report {
         }
         fs::write(out.join("benchmarks.md"), document).unwrap();
     }
-}
-
-fn tempfile(root: &Path) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    target.join(format!("bench-build-{}", std::process::id()))
 }
 
 fn wrap(text: &str) -> String {
