@@ -320,14 +320,15 @@ fn table(metric: &Metric, number: usize, ours: usize, names: &[&str], samples: &
     text += if ratio { " ratio |\n|---|--:|--:|--:|--:|\n" } else { "\n|---|--:|--:|--:|\n" };
     for (name, samples) in names.iter().zip(samples) {
         let samples = &samples[number];
+        if samples.is_empty() {
+            continue;
+        }
         let middle = median(samples);
         let [m, l, h] =
             [middle, least(samples), most(samples)].map(|value| quantity(metric.unit, value));
         write!(text, "| {name} | {m} | {l} | {h} |").unwrap();
         if ratio {
-            let ratio = middle / reference;
-            let ratio = if ratio.is_nan() { "-".into() } else { digits(ratio) };
-            write!(text, " {ratio} |").unwrap();
+            write!(text, " {} |", digits(middle / reference)).unwrap();
         }
         text.push('\n');
     }
