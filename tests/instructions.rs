@@ -12,8 +12,8 @@ const UPDATE: &str = "RAWDB_UPDATE_INSTRUCTIONS";
 
 const CALLS: [&str; 3] = ["append", "overwrite", "view"];
 
-/// In percent. Another compiler or C library moves a few instructions; a lock or a check more on the
-/// way is more than this.
+/// In percent. Another compiler or C library moves a few instructions; a lock more on the way is
+/// more than this.
 const TOLERANCE: f64 = 4.0;
 
 fn root() -> &'static Path {

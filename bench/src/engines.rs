@@ -28,7 +28,7 @@ pub trait Engine: Sync + 'static {
     /// `at` is the length of the region; not all engines want to hear it.
     fn append(region: &Self::Region, at: u64, bytes: &[u8]);
     fn overwrite(region: &Self::Region, at: u64, bytes: &[u8]);
-    /// Values of 64 bytes, each at its offset. Where there is no call for that, one after the other.
+    /// Values of 64 bytes, each at its offset: one after the other, unless there is a call for it.
     fn overwrite_batch(region: &Self::Region, offsets: &[u64], values: &[[u8; 64]]) {
         for (at, value) in offsets.iter().zip(values) {
             Self::overwrite(region, *at, value);

@@ -57,7 +57,8 @@ pub fn warm(bytes: usize) {
     }
 }
 
-/// As `warm`, for what is taken in huge pages: just before it is needed, as whole blocks do not stay.
+/// As `warm`, for what is taken in huge pages: just before it is needed, as whole blocks are not
+/// left alone for long.
 pub fn warm_huge(bytes: usize) {
     if bytes == 0 {
         return;

@@ -176,7 +176,7 @@ fn fill<E: Engine>(region: &E::Region, from: u64, to: u64, record: u64) {
     }
 }
 
-/// What peers gave back that was not what had been written: the report has to name it. From rawdb it
+/// How often peers gave back what had not been written: the report has to name it. From rawdb it
 /// ends the run.
 pub static WRONG: Mutex<BTreeMap<&str, u64>> = Mutex::new(BTreeMap::new());
 
@@ -249,7 +249,9 @@ fn append_small(scale: &Scale) -> Workload {
               transaction; redb, SQLite and `write` get a tenth of the records, which is to their \
               advantage.",
         touched: 1024,
-        causes: "new pages cost what the limit on allocated blocks shows against the populated one; what a call adds is its locks, its checks of pointers, process and views, and the length in the mirror (tests/instructions/table.txt counts it).",
+        causes: "new pages cost what the limit on allocated blocks shows against the populated \
+                 one; what a call adds is its locks, its checks of pointers, process and views, \
+                 and the length in the mirror (tests/instructions/table.txt counts it).",
         metrics: vec![seconds("append 64 B")],
         contenders: vec![
             engine::<Rawdb>(count),
@@ -293,7 +295,9 @@ fn append_pages(scale: &Scale) -> Workload {
         title: "Append 4 KiB up to 1 GiB",
         how: "Time for all of it. rawdb 0.13.0 never syncs, so it has no time with a flush.",
         touched: 1280,
-        causes: "a fault for each new page or folio, in which the kernel allocates and zeroes memory that is overwritten at once; the limit of stores has the same fault, `pwrite` neither. With a flush all wait for the disk.",
+        causes: "a fault for each new page or folio, in which the kernel allocates and zeroes \
+                 memory that is overwritten at once; the limit of stores has the same fault, \
+                 `pwrite` neither. With a flush all wait for the disk.",
         metrics: vec![seconds("without flush"), seconds("with flush")],
         contenders: vec![
             engine::<Rawdb>(total),
@@ -324,7 +328,8 @@ fn append_large(scale: &Scale) -> Workload {
         title: "Append 1 MiB up to 1 GiB",
         how: "Time for all of it, without a flush.",
         touched: 1280,
-        causes: "the kernel zeroes each new page of a mapping before it is stored to; `write` to a file fills pages that it need not zero.",
+        causes: "the kernel zeroes each new page of a mapping before it is stored to; `write` to \
+                 a file fills pages that it need not zero.",
         metrics: vec![seconds("without flush")],
         contenders: vec![
             engine::<Rawdb>(total),
@@ -393,7 +398,9 @@ fn growing(scale: &Scale) -> Workload {
         how: "Time for all of it; then the disk space that all files of the database occupy, \
               divided by the bytes in regions. Space is measured in the first round only.",
         touched: 1536,
-        causes: "a region that has outgrown its place is moved, which copies it, and its old place is free only after the next flush; blocks are taken an eighth ahead of the length. Files are never moved.",
+        causes: "a region that has outgrown its place is moved, which copies it, and its old \
+                 place is free only after the next flush; blocks are taken an eighth ahead of \
+                 the length. Files are never moved.",
         metrics: vec![
             seconds("growing"),
             times("allocated / payload"),
@@ -484,7 +491,9 @@ fn overwrite(scale: &Scale) -> Workload {
               (`rawdb_region_write_batch`, 0.5.10 `batch_write_each`; 0.13.0 takes a map instead \
               of a list, and like the others is given single calls).",
         touched: 0,
-        causes: "a single overwrite takes the lock of the region's writers and that of its views, and looks for views of what it overwrites; 0.13.0 takes one lock that readers hold as well, so that its overwrites wait for readers.",
+        causes: "a single overwrite takes the lock of the region's writers and that of its \
+                 views, and looks for views of what it overwrites; 0.13.0 takes one lock that \
+                 readers hold as well, so that its overwrites wait for readers.",
         metrics: vec![seconds("one call each"), seconds("batches of 1,000")],
         contenders: vec![
             engine::<Rawdb>(calls),
@@ -548,7 +557,9 @@ fn view(scale: &Scale) -> Workload {
               result can be kept as a view can, and by `with_read_range`, which holds a lock while \
               a closure runs; the limit is the loads alone.",
         touched: 0,
-        causes: "opening and releasing each take a lock and keep a record of what is viewed, so that an overwrite need not wait; 0.13.0 counts readers in one word, and its writers wait for them.",
+        causes: "opening and releasing each take a lock and keep a record of what is viewed, so \
+                 that an overwrite need not wait; 0.13.0 counts readers in one word, and its \
+                 writers wait for them.",
         metrics: sizes.map(|size| seconds(size_name(size))).into(),
         contenders: vec![
             engine::<Rawdb>(calls, sizes),
@@ -607,7 +618,8 @@ fn held_view(scale: &Scale) -> Workload {
         how: "4,000,000 reads of 64 B at random, time of each; the sum of all its words, time for \
               all. Written through the contender, flushed, then read in the same process.",
         touched: 0,
-        causes: "the bytes are read without the library; what differs is the pages that the kernel has mapped, and noise.",
+        causes: "the bytes are read without the library; what differs is the pages that the \
+                 kernel has mapped, and noise.",
         metrics: vec![seconds("read 64 B at random"), seconds("sum")],
         contenders: vec![
             engine::<Rawdb>(len, calls),
@@ -773,9 +785,11 @@ fn region_count(scale: &Scale) -> Workload {
               released, 64 B are appended and flushed 30 times, and 100 regions are created. \
               rawdb 0.13.0 never syncs, so it has no time for a flush. LMDB (default: synced \
               commits), redb (Durability::Immediate) and SQLite (synchronous = FULL) have as many \
-              records as the others have regions, and commit one more each time. There are 10,000 files at most.",
+              records as the others have regions, and commit one more each time. There \
+              are 10,000 files at most.",
         touched: 512,
-        causes: "a flush is two syncs, one after the other, of two files; stores that sync one log need one. Syncing `data` becomes slower when the files are large.",
+        causes: "a flush is two syncs, one after the other, of two files; stores that sync one \
+                 log need one. Syncing `data` becomes slower when the files are large.",
         metrics,
         contenders: vec![
             engine::<Rawdb>(counts, calls),
@@ -885,7 +899,9 @@ fn open(scale: &Scale) -> Workload {
         title: "Open a database of many regions",
         how: "Closed before, its files in the page cache. Every region has 64 B.",
         touched: 0,
-        causes: "checking both copies of each entry, the faults of reading them (8 KiB a region), room in `live` for every region, and two syncs, which the other versions do not do.",
+        causes: "checking both copies of each entry, the faults of reading them (8 KiB a \
+                 region), room in `live` for every region, and two syncs, which the other \
+                 versions do not do.",
         metrics: counts.map(|count| seconds(format!("{} regions", count_name(count)))).into(),
         contenders: vec![engine::<Rawdb>(counts), engine::<Rawdb05>(counts), engine::<New>(counts)],
         targets: (0..2)
@@ -925,9 +941,12 @@ fn create(scale: &Scale) -> Workload {
     Workload {
         id: "create",
         title: "Create regions",
-        how: "In a new database, without a flush; time for all of them. 50,000 files would take minutes.",
+        how: "In a new database, without a flush; time for all of them. 50,000 files \
+              would take minutes.",
         touched: 512,
-        causes: "a page of `live` for each region: a fault, its allocation and zeroing in the file system. The other versions do not record regions apart from their table, or wait for a flush to do it.",
+        causes: "a page of `live` for each region: a fault, its allocation and zeroing in the \
+                 file system. The other versions do not record regions apart from their table, \
+                 or wait for a flush to do it.",
         metrics: counts.map(|count| seconds(format!("{} regions", count_name(count)))).into(),
         contenders: vec![
             engine::<Rawdb>(counts.into()),
@@ -1087,7 +1106,8 @@ fn latency(scale: &Scale) -> Workload {
               tens of nanoseconds included; then the median, the 99.9th percentile and the \
               slowest. The flushes of rawdb 0.13.0 sync nothing.",
         touched: 256,
-        causes: "page faults that take the file system's journal while a flush commits it, and other work of the machine.",
+        causes: "page faults that take the file system's journal while a flush commits it, and \
+                 other work of the machine.",
         metrics: vec![seconds("median"), seconds("99.9 %"), seconds("slowest")],
         contenders: vec![
             engine::<Rawdb>(calls),
@@ -1129,7 +1149,8 @@ fn memory_use(scale: &Scale) -> Workload {
               closed again: from the heap, and as resident anonymous memory, which the heap is in. \
               Pages of the mapped files belong to the page cache.",
         touched: 0,
-        causes: "a region has locks, a name, and entries in the maps of names, of extents and of what is durable.",
+        causes: "a region has locks, a name, and entries in the maps of names, of extents and of \
+                 what is durable.",
         metrics: vec![
             metric("database, heap"),
             metric("database, resident"),
