@@ -5,6 +5,7 @@
 # make doc     the reference of the C interface as HTML, in target/doc-c/html; needs doxygen
 # make test    everything that is tested, set-up included (may install Debian packages, needs root)
 # make soak    the random tests of crashes, power loss and hostile files, for hours
+# make bench   against peers, a quarter of an hour; writes docs/benchmarks.md; bench/src/main.rs says more
 # make demo    builds the examples and runs them; filestore on this machine's own C headers
 # make header  include/rawdb.h and the symbol list anew from src/ffi
 # make abi     include/rawdb.abi anew, after an intended change of the binary interface
@@ -35,7 +36,7 @@ DOXYGEN ?= doxygen
 DOC ?=
 dist = $(target)/dist
 
-.PHONY: all lib install doc test soak demo header abi clean
+.PHONY: all lib install doc test soak bench demo header abi clean
 
 all: lib
 
@@ -65,6 +66,11 @@ test:
 
 soak:
 	scripts/soak
+
+# Linked to the library as it is shipped.
+bench: lib
+	RAWDB_LIBRARY_DIR=$(abspath $(release)) \
+	    $(CARGO) run --release --locked --manifest-path bench/Cargo.toml --target-dir $(target)/bench
 
 header:
 	RAWDB_UPDATE_HEADER=1 $(CARGO) test --test header
