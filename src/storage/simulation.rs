@@ -297,7 +297,8 @@ impl Snapshot {
             name_changed: false,
             allocated: self.live.allocated.clone(),
         };
-        let ids = Ids { boot: self.ids.boot.map(|boot| boot + 1), ..self.ids };
+        // As little to be guessed as a real one.
+        let ids = Ids { boot: self.ids.boot.map(|_| rng.below(u64::MAX)), ..self.ids };
         Simulation::new(data, regions, live, allocated, ids)
     }
 }
