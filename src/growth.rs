@@ -20,16 +20,16 @@ fn round(len: u64, need: u64, piece: u64) -> u64 {
 /// How many bytes of address space to reserve for a region that must hold `need` bytes.
 ///
 /// A small region lies in a piece that has blocks throughout, so its reservation occupies storage:
-/// it gets the next power of two. A large one gets four times that, which is 4 to 8 times its
-/// need, sparse, so that it rarely moves: growing, it copies a seventh of its final size in all.
-/// Powers of two also let the place that one region leaves fit another. Very large regions get
-/// less, so that files stay within what file systems address.
+/// it gets the next power of two. A large one gets four times that, sparse, and 16 pieces at least, so
+/// that it rarely moves: growing to 32 MiB it is copied while it is small only, and beyond that a
+/// seventh of its final size in all. Powers of two also let the place that one region leaves fit
+/// another. Very large regions get less, so that files stay within what file systems address.
 pub(crate) fn reservation(need: u64, piece: u64) -> u64 {
     assert!(need <= MAX_FILE_LEN);
     let reservation = if !is_large(need, piece) {
         need.next_power_of_two()
     } else if need <= 64 * MIB {
-        need.next_power_of_two() * 4
+        (need.next_power_of_two() * 4).max(16 * piece)
     } else if need <= GIB {
         need.next_power_of_two() * 2
     } else {
@@ -53,6 +53,14 @@ pub(crate) fn least_reservation(need: u64, piece: u64) -> u64 {
 /// more. Steps of more than 64 MiB save nothing further and keep other files from the space.
 pub(crate) fn allocation(need: u64) -> u64 {
     (need + (need / 8).min(64 * MIB)).next_multiple_of(PAGE_SIZE)
+}
+
+/// How many bytes of new pages to bring into memory at once for a region that grows by so many between
+/// flushes: no more than that, as the next flush writes them all. A whole folio of 2 MiB takes one
+/// entry in the page tables, and with it one fault, and one interrupt where a flush makes it read-only
+/// again. Smaller steps than 64 KiB cost more than they keep from the disk.
+pub(crate) fn preparation(grown: u64) -> u64 {
+    (grown / 2).next_power_of_two().clamp(64 << 10, 2 * MIB)
 }
 
 /// How long to make a file of `len` bytes that must hold `need` bytes.

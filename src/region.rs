@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{round_up, RegionEntry, MAX_FILE_LEN};
+use crate::format::{round_up, RegionEntry, MAX_FILE_LEN, PAGE_SIZE};
 use crate::growth;
 use crate::live::Word;
 use crate::recovery;
@@ -72,8 +72,20 @@ pub(crate) struct RegionInner {
 pub(crate) struct Writer {
     /// Keeps the place mapped.
     window: Option<Arc<Window>>,
+    /// So many bytes from the start of the place can be stored to just so: never more than
+    /// `allocated` or `prepared`. 0 at the beginning of a flush epoch, and wherever writes go through
+    /// system calls.
+    storable: u64,
     /// So many bytes from the start of the place lie in pieces that have all their blocks.
     allocated: u64,
+    /// No byte of the place from here on, a whole page, has been written for this region, or is
+    /// needed for another reason.
+    prepared: u64,
+    /// Changes that the present epoch has seen go through system calls for being the first.
+    first_changes: u8,
+    /// The length at the beginning of the epoch, and by how much the one before had made it grow.
+    epoch_len: u64,
+    grown_before: u64,
     /// As of which [`Table::forgotten`].
     forgotten: u64,
     /// What [`Region::reserve`] was asked for. Kept across moves, until the database is compacted.
@@ -123,11 +135,29 @@ pub(crate) enum Change {
     },
 }
 
-/// Where a moving region's bytes go before anyone can see them there.
+/// Where bytes of a place go.
 struct Destination {
     first: *mut u8,
     start: u64,
+    way: Way,
 }
+
+/// How they get there.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// By a store through the mapping.
+    Store,
+    /// By a system call. See [`RegionInner::prepare`].
+    Write,
+}
+
+/// How many changes of a region go through system calls after each flush before stores begin. A store
+/// is the faster by a microsecond, but makes all of the folio that caches the page dirty, up to 2 MiB,
+/// for the next flush to write.
+const FIRST_CHANGES: u8 = 4;
+
+/// From this length on the time of a system call no longer matters, and new pages need not be zeroed.
+const LARGE_WRITE: usize = 64 << 10;
 
 impl RegionInner {
     /// A region without bytes, whose slot the mirror has. The caller enters it into the table.
@@ -158,6 +188,7 @@ impl RegionInner {
             let durable_len = found.durable.filter(|_| writer.in_table).map_or(0, |it| it.len);
             writer.cut_len = durable_len;
             writer.earlier_len = durable_len;
+            writer.prepared = writer.prepared.max(round_up(durable_len));
         })
     }
 
@@ -176,7 +207,12 @@ impl RegionInner {
         let mut writer = Writer {
             window,
             // A backup may have come back with holes in it.
+            storable: 0,
             allocated: 0,
+            prepared: round_up(len),
+            first_changes: 0,
+            epoch_len: len,
+            grown_before: 0,
             forgotten: 0,
             promised: 0,
             mirrored_len: Word::NONE,
@@ -333,6 +369,11 @@ impl RegionInner {
             writer.forgotten = table.forgotten;
             writer.allocated = 0;
         }
+        writer.storable = 0;
+        writer.first_changes = 0;
+        let len = self.len.load(Ordering::Relaxed);
+        writer.grown_before = len.saturating_sub(writer.epoch_len);
+        writer.epoch_len = len;
         writer.epoch = epoch;
         writer.entry_changed = false;
         writer.bytes_changed = false;
@@ -427,11 +468,12 @@ impl RegionInner {
         round_up(needed)
     }
 
-    /// Where the place's first byte can be stored to.
-    fn destination(&self) -> Destination {
+    /// The place, to be written in this way.
+    fn destination(&self, way: Way) -> Destination {
         Destination {
             first: self.place.first.load(Ordering::Relaxed),
             start: self.place.start.load(Ordering::Relaxed),
+            way,
         }
     }
 
@@ -498,13 +540,14 @@ impl RegionInner {
         let end = offset + data.len() as u64;
         let len = self.len.load(Ordering::Relaxed);
         self.touch(writer)?;
-        if end > writer.allocated {
-            self.make_room(writer, end)?;
-        }
+        let way = match end <= writer.storable {
+            true => Way::Store,
+            false => self.prepare(writer, end, 1, data.len())?,
+        };
         if offset >= writer.viewed_end {
             // The common case: an append where no view has ever been. No view can come here until
             // the new length is published.
-            self.engine.store(&self.destination(), offset, data)?;
+            self.engine.store(&self.destination(way), offset, data)?;
             self.set_len(writer, new_len)?;
         } else {
             let stripes = self.pins.lock_all();
@@ -521,7 +564,7 @@ impl RegionInner {
             }
             // Also where it fails: what is put back may have reached the disk as it was written.
             writer.bytes_changed = true;
-            self.overwrite(writer, &[offset], data, new_len)?;
+            self.overwrite(writer, way, &[offset], data, new_len)?;
         }
         writer.viewed_end = writer.viewed_end.max(new_len);
         writer.entry_changed |= new_len != len;
@@ -533,6 +576,7 @@ impl RegionInner {
     /// must not be remembered when it is not.
     #[inline]
     fn set_len(&self, writer: &Writer, len: u64) -> Result<()> {
+        debug_assert!(len <= writer.prepared && writer.prepared % PAGE_SIZE == 0);
         self.engine.mirror_len(writer.mirrored_len, len)?;
         self.len.store(len, Ordering::Release);
         Ok(())
@@ -544,6 +588,7 @@ impl RegionInner {
     fn overwrite(
         &self,
         writer: &Writer,
+        way: Way,
         offsets: &[u64],
         values: &[u8],
         new_len: u64,
@@ -553,7 +598,7 @@ impl RegionInner {
             true => Some(self.overwritten(offsets, values.len() / offsets.len())?),
             false => None,
         };
-        let result = self.store_values(writer, offsets, values, new_len);
+        let result = self.store_values(writer, way, offsets, values, new_len);
         if let (Err(_), Some(old)) = (&result, old) {
             self.put_back(offsets, values.len() / offsets.len(), &old);
         }
@@ -564,11 +609,12 @@ impl RegionInner {
     fn store_values(
         &self,
         writer: &Writer,
+        way: Way,
         offsets: &[u64],
         values: &[u8],
         new_len: u64,
     ) -> Result<()> {
-        let destination = self.destination();
+        let destination = self.destination(way);
         for (value, &offset) in values.chunks_exact(values.len() / offsets.len()).zip(offsets) {
             self.engine.store(&destination, offset, value)?;
         }
@@ -601,12 +647,59 @@ impl RegionInner {
             rest = others;
             // On a copy-on-write file system even this may fail. Then each page is as it was or as
             // it was to be.
-            let _ = self.engine.store(&self.destination(), offset, first);
+            let _ = self.engine.store(&self.destination(Way::Write), offset, first);
         }
     }
 
-    /// Makes sure that the place has blocks for `end` bytes, moving the region if it must.
+    /// Makes sure that the place can be written up to `end`, moving the region if it must, and says how
+    /// the next `len` bytes, in `count` changes, should be.
+    ///
+    /// A store into a page that is not in memory has the kernel choose the folio for it, and what it
+    /// chooses is good for large files that are read in order. To a flush it can mean that an append of
+    /// a few bytes writes 2 MiB. So pages of the file are only brought into memory by system calls: for
+    /// a region that is changed a little between flushes just those that it needs, for one that grows
+    /// fast many at a time, which is faster than to fault them in one by one. So it is where a flush has
+    /// made pages read-only again to see which are stored to.
     #[cold]
+    fn prepare(
+        self: &Arc<Self>,
+        writer: &mut Writer,
+        end: u64,
+        count: usize,
+        len: usize,
+    ) -> Result<Way> {
+        if end > writer.allocated {
+            self.make_room(writer, end)?;
+        }
+        let first = count <= usize::from(FIRST_CHANGES - writer.first_changes);
+        if self.engine.guarded || first || len / count >= LARGE_WRITE {
+            let changes = usize::from(writer.first_changes).saturating_add(count);
+            writer.first_changes = changes.min(FIRST_CHANGES.into()) as u8;
+            writer.prepared = writer.prepared.max(round_up(end));
+            return Ok(Way::Write);
+        }
+        let place = self.place.extent();
+        let grown = end.saturating_sub(writer.epoch_len);
+        let step = growth::preparation(grown.max(writer.grown_before));
+        // To a multiple of the step in the file, as folios are aligned.
+        let ahead = (place.start + end).next_multiple_of(step) - place.start;
+        let ahead = ahead.min(writer.allocated);
+        // Where either fails, the stores bring the pages in, or meet the faults.
+        let (from, known) = (end / PAGE_SIZE * PAGE_SIZE, ahead.min(writer.prepared));
+        if from < known {
+            let first = self.place.first.load(Ordering::Relaxed).wrapping_add(from as usize);
+            let _ = self.engine.storage.make_writable(first, (known - from) as usize);
+        }
+        if writer.prepared < ahead {
+            let (from, len) = (place.start + writer.prepared, ahead - writer.prepared);
+            let _ = self.engine.storage.write_zeros(from, len);
+            writer.prepared = ahead;
+        }
+        writer.storable = ahead;
+        Ok(Way::Store)
+    }
+
+    /// Makes sure that the place has blocks for `end` bytes, moving the region if it must.
     fn make_room(self: &Arc<Self>, writer: &mut Writer, end: u64) -> Result<()> {
         let place = self.place.extent();
         if end <= place.len {
@@ -684,7 +777,9 @@ impl RegionInner {
         let capacity = capacity.max(writer.promised).max(1);
         let (extent, window) =
             engine.table.lock().take_extent(&*engine.storage, !engine.guarded, capacity)?;
-        let destination = Destination { first: window.at(extent.start), start: extent.start };
+        // All of its pages are new to memory.
+        let (first, way) = (window.at(extent.start), Way::Write);
+        let destination = Destination { first, start: extent.start, way };
         let name = self.name();
         let mut prepare = || {
             let want = growth::allocation(capacity);
@@ -715,7 +810,9 @@ impl RegionInner {
         self.len.store(new_len, Ordering::Release);
         drop(stripes);
         writer.window = Some(window);
+        writer.storable = 0;
         writer.allocated = allocated;
+        writer.prepared = round_up(new_len);
         writer.mirrored_len = engine.mirrored_len(self.slot);
         writer.viewed_end = new_len;
         writer.entry_changed = true;
@@ -814,6 +911,8 @@ impl RegionInner {
         let place = self.place.extent();
         let from = self.unneeded_from(&mut writer);
         if from < place.len {
+            writer.prepared = writer.prepared.min(from);
+            writer.storable = writer.storable.min(from);
             let tail = Extent { start: place.start + from, len: place.len - from };
             self.engine.punch_unreliable(tail)?;
         }
@@ -837,6 +936,8 @@ impl RegionInner {
         if whole.len > 0 {
             self.engine.punch(whole)?;
             writer.allocated = writer.allocated.min(whole.start - place.start);
+            writer.prepared = writer.prepared.min(writer.allocated);
+            writer.storable = writer.storable.min(writer.allocated);
         }
         Ok(())
     }
@@ -937,9 +1038,10 @@ impl Region {
         }
         inner.touch(&mut writer)?;
         let last = offsets.iter().max().expect("there is a value") + value_len as u64;
-        if last > writer.allocated {
-            inner.make_room(&mut writer, last)?;
-        }
+        let way = match last <= writer.storable {
+            true => Way::Store,
+            false => inner.prepare(&mut writer, last, offsets.len(), values.len())?,
+        };
         let stripes = inner.pins.lock_all();
         if offsets.iter().any(|&offset| stripes.overlap(offset, offset + value_len as u64)) {
             drop(stripes);
@@ -952,7 +1054,7 @@ impl Region {
         }
         // Also where it fails: what is put back may have reached the disk as it was written.
         writer.bytes_changed = true;
-        let result = inner.overwrite(&writer, offsets, values, len);
+        let result = inner.overwrite(&writer, way, offsets, values, len);
         drop(stripes);
         match result {
             Err(error) if inner.engine.made_space(&error) => {
@@ -1029,6 +1131,8 @@ impl Region {
         if offset < writer.viewed_end && inner.pins.lock_all().overlap(offset, end) {
             inner.relocate(&mut writer, end, offset, offset, &mut |_, _| Ok(()))?;
         }
+        // The caller stores where and when it likes.
+        writer.prepared = writer.prepared.max(round_up(end));
         let mut heap = Vec::new();
         let first = if inner.engine.guarded {
             heap.try_reserve_exact(len).map_err(|_| inner.engine.no_memory(len as u64))?;
@@ -1230,7 +1334,8 @@ impl AppendBuffer {
             let end = offset + written as u64;
             let publish = || {
                 if inner.engine.guarded {
-                    inner.engine.store(&inner.destination(), offset, &self.heap[..written])?;
+                    let destination = inner.destination(Way::Write);
+                    inner.engine.store(&destination, offset, &self.heap[..written])?;
                 }
                 inner.set_len(&writer, end)
             };
@@ -1297,8 +1402,12 @@ impl Engine {
     /// seen by no one: no view covers it, or all stripes are locked.
     #[inline]
     fn store(&self, destination: &Destination, offset: u64, data: &[u8]) -> Result<()> {
-        if self.guarded {
-            return self.write_data(destination.start + offset, data);
+        if destination.way == Way::Write {
+            let written = self.write_data(destination.start + offset, data);
+            // What the system would not write can be stored all the same: it has its blocks.
+            if self.guarded || written.is_ok() {
+                return written;
+            }
         }
         let to = destination.first.wrapping_add(offset as usize);
         // SAFETY: the place is mapped writable and has blocks for the range, so the store cannot

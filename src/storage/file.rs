@@ -345,6 +345,33 @@ impl Storage for FileStorage {
         self.file(file)?.write_all_at(bytes, offset)
     }
 
+    fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        check_file_size_limit(offset + len)?;
+        // The page of zeros stays in the processor's cache.
+        static PAGE: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
+        let page = libc::iovec { iov_base: PAGE.as_ptr().cast_mut().cast(), iov_len: PAGE.len() };
+        // The largest folio is filled by one call; the system takes up to 1024 parts.
+        let pages = [page; 512];
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            let count = ((end - at).div_ceil(PAGE_SIZE) as usize).min(pages.len());
+            let (fd, at_now) = (self.data.as_raw_fd(), at as libc::off64_t);
+            // SAFETY: the descriptor is open, and the parts are all the page above, which is only read.
+            match unsafe { libc::pwritev64(fd, pages.as_ptr(), count as libc::c_int, at_now) } {
+                -1 => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => at += written as u64,
+            }
+        }
+        Ok(())
+    }
+
     fn sync(&self, file: File) -> io::Result<()> {
         self.file(file)?.sync_data()
     }
@@ -395,6 +422,13 @@ impl Storage for FileStorage {
         let len = end as usize - first as usize;
         // SAFETY: a range inside the window, which is only made more accessible than it was.
         check(|| unsafe { libc::mprotect(first.cast(), len, protection) })
+    }
+
+    fn make_writable(&self, first: *mut u8, len: usize) -> io::Result<()> {
+        // Linux before 5.14 does not know it.
+        // SAFETY: it does what a store would, and changes nothing. That the range lies in a writable
+        // window is the caller's knowledge, and otherwise an error.
+        check(|| unsafe { libc::madvise(first.cast(), len, libc::MADV_POPULATE_WRITE) })
     }
 
     fn read(&self, file: File) -> io::Result<Contents> {

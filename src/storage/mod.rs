@@ -111,6 +111,8 @@ pub trait Storage: Send + Sync {
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Writes all of `bytes`.
     fn write(&self, file: File, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Writes zeros to whole pages of `data` that have their blocks, which brings the pages into memory.
+    fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Makes every byte written to `file` so far, and its length, durable.
     fn sync(&self, file: File) -> io::Result<()>;
     /// Makes the names of the two files durable, and that of their directory.
@@ -125,6 +127,8 @@ pub trait Storage: Send + Sync {
     /// a stray pointer there is told from a truncated file, and tools that walk through a process's
     /// memory, as valgrind's search for leaks, need not walk through all of it.
     fn open_window(&self, window: &Window, len: u64, writable: bool) -> io::Result<()>;
+    /// Takes the faults of the first stores into pages of a window, all at once. Their bytes stay.
+    fn make_writable(&self, first: *mut u8, len: usize) -> io::Result<()>;
     /// The whole of `regions` or `live`, to be read; nothing where there is no `live`.
     fn read(&self, file: File) -> io::Result<Contents>;
     /// The first page of `data`, or less where the file is shorter.

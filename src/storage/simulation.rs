@@ -799,6 +799,10 @@ impl Storage for Simulation {
         )
     }
 
+    fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.write(File::Data, offset, &vec![0; len as usize])
+    }
+
     fn sync(&self, file: File) -> io::Result<()> {
         self.run_meanwhile("sync", file);
         self.call(
@@ -853,6 +857,10 @@ impl Storage for Simulation {
 
     fn open_window(&self, _window: &Window, _len: u64, _writable: bool) -> io::Result<()> {
         self.question("open_window", |_| {})
+    }
+
+    fn make_writable(&self, _first: *mut u8, _len: usize) -> io::Result<()> {
+        Ok(())
     }
 
     fn read(&self, file: File) -> io::Result<Contents> {

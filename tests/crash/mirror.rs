@@ -128,7 +128,7 @@ fn every_flipped_bit_of_a_mirror_spoils_all_of_it_or_nothing() {
     let disk = dead.restart();
     let [mut data, regions, live] =
         [File::Data, File::Regions, File::Live].map(|file| disk.contents(file));
-    data.truncate(1 << 18);
+    data.truncate(1 << 19);
     let is_len = |at: usize| at >= PAGE && (at % 2048) / 8 == 1;
     let is_last_change = |at: usize| (2056..2064).contains(&at);
     let (mut believed, mut ignored, mut other) = (0, 0, 0);
