@@ -8,6 +8,9 @@
 //! 4. the stripes of a region,
 //! 5. its retired places, its name; the pieces; the mirror.
 //!
+//! Those of 2 and 4 are [biased](crate::biased): the mutex within one is taken and let go on the way
+//! in, or stands for it.
+//!
 //! The system is called for something slow (sync, punch, copying a region) under no lock but the
 //! one that serialises just that: the committer's for a sync, the region's own for its bytes and
 //! blocks.

@@ -20,7 +20,7 @@ fn lock() -> Lock {
 }
 
 fn count(lock: &Lock) -> u32 {
-    let counter = lock.lock();
+    let counter = lock.lock_if_leaning().unwrap_or_else(|| lock.lock());
     counter.0.with_mut(|count| {
         // SAFETY: loom says so if another thread uses it.
         let count = unsafe { &mut *count };

@@ -10,6 +10,9 @@
 //! switches away from a thread that could have gone on. Most errors need one or two, and one more
 //! makes ten times as many orders. There is nothing random in it.
 //!
+//! The mutex that leans ([`biased`](crate::biased)) has models of its own, where a full fence on both
+//! sides stands for `membarrier`; in all others a plain mutex stands for it.
+//!
 //! What they do not show: loom lets loads return old values, but not values of stores that are yet
 //! to come; and reference counts are the standard library's, in sequence with everything.
 
