@@ -41,7 +41,7 @@ dist = $(target)/dist
 all: lib
 
 lib:
-	$(CARGO) build --release --lib
+	$(CARGO) rustc --release --lib --crate-type cdylib,staticlib
 
 install: $(if $(DOC),doc)
 	scripts/libraries "out=$(dist)/$(PROFILE)" "target_dir=$(dist)/cargo" "profile=$(PROFILE)" \

@@ -8,6 +8,9 @@
 //! 4. the stripes of a region,
 //! 5. its retired places, its name; the pieces; the mirror.
 //!
+//! Those of 2 and 4 are [biased](crate::biased): the mutex within one is taken and let go on the way
+//! in, or stands for it.
+//!
 //! The system is called for something slow (sync, punch, copying a region) under no lock but the
 //! one that serialises just that: the committer's for a sync, the region's own for its bytes and
 //! blocks.
@@ -29,7 +32,9 @@ use crate::space::{Extent, Space};
 use crate::steps::Step;
 use crate::storage::file::{check_address_space, map_generously};
 use crate::storage::{File, Storage};
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering};
+use crate::sync::{
+    AtomicBool, AtomicU64, AtomicUsize, BiasedGuard, Mutex, MutexGuard, OnceLock, Ordering,
+};
 use crate::table::{Slots, Table};
 use crate::view::Retired;
 
@@ -304,10 +309,15 @@ impl Engine {
     /// Refuses a call in a forked child. To be asked before any lock is taken.
     #[inline]
     pub fn check_process(&self) -> Result<()> {
-        if fork::is_same_process(self.hot.process_mark) {
+        if self.is_own_process() {
             return Ok(());
         }
         Err(self.forked())
+    }
+
+    #[inline]
+    pub fn is_own_process(&self) -> bool {
+        fork::is_same_process(self.hot.process_mark)
     }
 
     #[cold]
@@ -627,7 +637,7 @@ impl Engine {
         &'a self,
         regions: &mut Vec<&'a Arc<RegionInner>>,
         unchanged: impl FnOnce(&Table) -> bool,
-    ) -> Option<(MutexGuard<'a, Table>, Vec<MutexGuard<'a, Writer>>)> {
+    ) -> Option<(MutexGuard<'a, Table>, Vec<BiasedGuard<'a, Writer>>)> {
         regions.sort_unstable_by_key(|region| region.slot);
         let writers = regions.iter().map(|region| region.writer.lock()).collect();
         let table = self.table.lock();

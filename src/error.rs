@@ -52,7 +52,11 @@ pub enum ErrorKind {
 ///
 /// [`Display`](fmt::Display) gives it as one sentence.
 #[derive(Debug, Clone)]
-pub struct Error {
+pub struct Error(Box<Failure>);
+
+/// Apart, so that a result that is no error is passed in registers.
+#[derive(Debug, Clone)]
+struct Failure {
     kind: ErrorKind,
     message: Box<str>,
     os_error: Option<i32>,
@@ -63,7 +67,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into().into_boxed_str(), os_error: None }
+        Error(Box::new(Failure { kind, message: message.into().into_boxed_str(), os_error: None }))
     }
 
     /// An operating-system error met while doing `action` ("extend", "sync", ...) on `path`.
@@ -78,33 +82,33 @@ impl Error {
             None if error.kind() == io::ErrorKind::OutOfMemory => ErrorKind::NoMemory,
             _ => ErrorKind::Io,
         };
-        Error {
+        Error(Box::new(Failure {
             kind,
             message: format!("cannot {action} {}: {error}", path.display()).into_boxed_str(),
             os_error,
-        }
+        }))
     }
 
     /// The same error as another kind: a failed sync is `Io` whatever the reason.
     pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Error {
-        self.kind = kind;
+        self.0.kind = kind;
         self
     }
 
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// The operating system's error number, where it gave one.
     pub fn os_error(&self) -> Option<i32> {
-        self.os_error
+        self.0.os_error
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 

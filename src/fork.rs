@@ -7,11 +7,14 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Once;
 
+use crate::sync::asymmetric;
+
 /// How many forks lie between this process and the one that registered the handler.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn in_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
+    asymmetric::forked();
 }
 
 /// A mark of the present process, to be compared later.
@@ -22,6 +25,8 @@ pub(crate) fn process_mark() -> u32 {
         let status = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
         assert_eq!(status, 0, "no memory for a fork handler");
     });
+    // Each time, and so in a child, too, that opens a database of its own.
+    asymmetric::register();
     FORKS.load(Ordering::Relaxed)
 }
 

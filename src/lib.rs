@@ -34,6 +34,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("rawdb relies on fallocate, hole punching and flock as Linux has them");
 
+mod biased;
 mod database;
 mod engine;
 mod error;

@@ -19,7 +19,9 @@ use crate::recovery;
 use crate::space::Extent;
 use crate::steps::Step;
 use crate::storage::Window;
-use crate::sync::{self, AtomicPtr, AtomicU64, AtomicU8, Mutex, MutexGuard, Ordering};
+use crate::sync::{
+    self, AtomicPtr, AtomicU64, AtomicU8, BiasedGuard, BiasedMutex, Mutex, Ordering,
+};
 use crate::table::Table;
 use crate::view::{Pins, Reader, Retired, View};
 
@@ -64,7 +66,7 @@ pub(crate) struct RegionInner {
     state: AtomicU8,
     /// Changes under the writer lock and the table lock.
     name: Mutex<Arc<str>>,
-    pub writer: Mutex<Writer>,
+    pub writer: BiasedMutex<Writer>,
     pub pins: Pins,
 }
 
@@ -240,7 +242,7 @@ impl RegionInner {
             },
             state: AtomicU8::new(LIVE),
             name: Mutex::new(name),
-            writer: Mutex::new(writer),
+            writer: BiasedMutex::new(writer),
             pins: Pins::new(),
         });
         region.pins.attach(Arc::as_ptr(&region));
@@ -294,7 +296,8 @@ impl RegionInner {
     }
 
     /// The writer lock of a live region, or the reason why there is none.
-    pub fn lock_live(&self) -> Result<MutexGuard<'_, Writer>> {
+    #[inline(always)]
+    pub fn lock_live(&self) -> Result<BiasedGuard<'_, Writer>> {
         let writer = self.writer.lock();
         if self.is_live() {
             return Ok(writer);
@@ -304,8 +307,8 @@ impl RegionInner {
     }
 
     /// The same for a change of the region's bytes.
-    #[inline]
-    fn lock_for_change(&self) -> Result<MutexGuard<'_, Writer>> {
+    #[inline(always)]
+    fn lock_for_change(&self) -> Result<BiasedGuard<'_, Writer>> {
         // Before any lock: after a fork it may never be let go.
         self.engine.check_writable()?;
         let writer = self.lock_live()?;
@@ -513,7 +516,7 @@ impl RegionInner {
     }
 
     /// Writes `data` at `offset`, which is at most the length, and makes the length `new_len`.
-    #[inline]
+    #[inline(always)]
     fn put(
         self: &Arc<Self>,
         writer: &mut Writer,
@@ -522,14 +525,27 @@ impl RegionInner {
         new_len: u64,
     ) -> Result<()> {
         match self.put_once(writer, offset, data, new_len) {
-            Err(error) if self.engine.made_space(&error) => {
-                self.put_once(writer, offset, data, new_len)
-            }
-            result => result,
+            Ok(()) => Ok(()),
+            Err(error) => self.put_again(writer, offset, data, new_len, error),
         }
     }
 
-    #[inline]
+    #[cold]
+    fn put_again(
+        self: &Arc<Self>,
+        writer: &mut Writer,
+        offset: u64,
+        data: &[u8],
+        new_len: u64,
+        error: Error,
+    ) -> Result<()> {
+        match self.engine.made_space(&error) {
+            true => self.put_once(writer, offset, data, new_len),
+            false => Err(error),
+        }
+    }
+
+    #[inline(always)]
     fn put_once(
         self: &Arc<Self>,
         writer: &mut Writer,
@@ -553,23 +569,30 @@ impl RegionInner {
             let stripes = self.pins.lock_all();
             if stripes.overlap(offset, end) {
                 drop(stripes);
-                let keep = len.min(new_len);
-                return self.relocate(
-                    writer,
-                    new_len,
-                    keep,
-                    new_len,
-                    &mut |engine, destination| engine.store(destination, offset, data),
-                );
+                return self.put_elsewhere(writer, offset, data, new_len);
             }
             // Also where it fails: what is put back may have reached the disk as it was written.
             writer.bytes_changed = true;
-            self.overwrite(writer, way, &[offset], data, new_len)?;
+            self.overwrite(writer, way, &[offset], data, data.len(), new_len)?;
         }
         writer.viewed_end = writer.viewed_end.max(new_len);
         writer.entry_changed |= new_len != len;
         writer.bytes_changed = true;
         Ok(())
+    }
+
+    #[cold]
+    fn put_elsewhere(
+        self: &Arc<Self>,
+        writer: &mut Writer,
+        offset: u64,
+        data: &[u8],
+        new_len: u64,
+    ) -> Result<()> {
+        let keep = self.len.load(Ordering::Relaxed).min(new_len);
+        self.relocate(writer, new_len, keep, new_len, &mut |engine, destination| {
+            engine.store(destination, offset, data)
+        })
     }
 
     /// Publishes a length, and records it first: who has seen it and done something for that reason
@@ -584,44 +607,59 @@ impl RegionInner {
 
     /// Stores one value of equal length at each offset and sets the length, all or none, where room
     /// and views allow.
-    #[inline]
+    #[inline(always)] // for one value nothing is left of the loop and its arithmetic
     fn overwrite(
         &self,
         writer: &Writer,
         way: Way,
         offsets: &[u64],
         values: &[u8],
+        value_len: usize,
         new_len: u64,
     ) -> Result<()> {
-        // A system call can fail half-way.
-        let old = match self.engine.guarded {
-            true => Some(self.overwritten(offsets, values.len() / offsets.len())?),
-            false => None,
-        };
-        let result = self.store_values(writer, way, offsets, values, new_len);
-        if let (Err(_), Some(old)) = (&result, old) {
-            self.put_back(offsets, values.len() / offsets.len(), &old);
+        if self.engine.guarded {
+            return self.overwrite_guarded(writer, offsets, values, value_len, new_len);
         }
-        result
+        self.store_values(writer, way, offsets, values, value_len, new_len)
     }
 
-    #[inline]
+    #[inline(always)]
     fn store_values(
         &self,
         writer: &Writer,
         way: Way,
         offsets: &[u64],
         values: &[u8],
+        value_len: usize,
         new_len: u64,
     ) -> Result<()> {
         let destination = self.destination(way);
-        for (value, &offset) in values.chunks_exact(values.len() / offsets.len()).zip(offsets) {
+        for (value, &offset) in values.chunks_exact(value_len).zip(offsets) {
             self.engine.store(&destination, offset, value)?;
         }
         match new_len == self.len.load(Ordering::Relaxed) {
             true => Ok(()),
             false => self.set_len(writer, new_len),
         }
+    }
+
+    /// The same by system calls, which can fail half-way.
+    #[cold]
+    fn overwrite_guarded(
+        &self,
+        writer: &Writer,
+        offsets: &[u64],
+        values: &[u8],
+        value_len: usize,
+        new_len: u64,
+    ) -> Result<()> {
+        let old = self.overwritten(offsets, value_len)?;
+        let way = Way::Write;
+        let result = self.store_values(writer, way, offsets, values, value_len, new_len);
+        if result.is_err() {
+            self.put_back(offsets, value_len, &old);
+        }
+        result
     }
 
     /// The published bytes that values of this length at these offsets overwrite.
@@ -1054,7 +1092,7 @@ impl Region {
         }
         // Also where it fails: what is put back may have reached the disk as it was written.
         writer.bytes_changed = true;
-        let result = inner.overwrite(&writer, way, offsets, values, len);
+        let result = inner.overwrite(&writer, way, offsets, values, value_len, len);
         drop(stripes);
         match result {
             Err(error) if inner.engine.made_space(&error) => {
@@ -1185,7 +1223,7 @@ impl Region {
     /// # Errors
     ///
     /// `OutOfBounds`, `Removed`, `Closed`, `Forked`.
-    #[inline]
+    #[inline(always)]
     pub fn view(&self, offset: u64, len: u64) -> Result<View> {
         View::open(&self.inner, offset, len)
     }

@@ -23,6 +23,8 @@ mod real {
 
     pub(crate) use parking_lot::{Mutex, MutexGuard};
 
+    pub(crate) use crate::biased::{BiasedGuard, BiasedMutex};
+
     /// How many threads can run at once.
     pub(crate) fn parallelism() -> usize {
         std::thread::available_parallelism().map_or(1, |threads| threads.get())
@@ -47,10 +49,148 @@ mod real {
     pub(crate) fn stored(_to: *mut u8, _len: usize) {}
 }
 
+/// What [`biased`](crate::biased) stands on: barriers that cost one side all and the other nothing.
+#[cfg(not(all(test, loom)))]
+pub(crate) mod asymmetric {
+    use std::sync::atomic::{compiler_fence, AtomicBool, AtomicUsize, Ordering};
+    use std::sync::{Condvar, Mutex, PoisonError};
+    use std::time::Duration;
+
+    /// Of all locks of the process.
+    pub(crate) struct Shared {
+        /// There is `membarrier`.
+        available: AtomicBool,
+        /// How many threads are revoking.
+        pub revoking: AtomicUsize,
+        /// How many locks lean.
+        pub leaning: AtomicUsize,
+    }
+
+    static SHARED: Shared = Shared {
+        available: AtomicBool::new(false),
+        revoking: AtomicUsize::new(0),
+        leaning: AtomicUsize::new(0),
+    };
+
+    #[inline(always)]
+    pub(crate) fn shared() -> &'static Shared {
+        &SHARED
+    }
+
+    impl Shared {
+        pub(crate) fn may_lean(&self, streak: u16) -> bool {
+            usize::from(streak) > self.leaning.load(Ordering::Relaxed)
+                && self.available.load(Ordering::Relaxed)
+        }
+    }
+
+    fn membarrier(command: libc::c_int) -> bool {
+        // SAFETY: touches no memory.
+        unsafe { libc::syscall(libc::SYS_membarrier, command, 0) == 0 }
+    }
+
+    /// Asks the system for [`heavy_fence`]. In a process with threads the first time takes some
+    /// 10 ms. Old kernels, emulators and filters of system calls may refuse it.
+    pub(crate) fn register() {
+        let available = membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
+        SHARED.available.store(available, Ordering::Relaxed);
+    }
+
+    /// In a child that has just been forked: there is nobody to wait for.
+    pub(crate) fn forked() {
+        SHARED.revoking.store(0, Ordering::Relaxed);
+    }
+
+    /// Orders what comes before it in this thread, and what comes after, for threads with a
+    /// [`heavy_fence`].
+    #[inline(always)]
+    pub(crate) fn light_fence() {
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn heavy_fence() {
+        if !membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
+            // A filter of system calls that came later. What another processor has delayed is
+            // visible within a microsecond, though nothing but the barrier guarantees it.
+            SHARED.available.store(false, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The addresses of flags that threads wait for. What is in it is whole at any time, so a panic
+    /// of a holder does not matter.
+    static WAITED_FOR: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    static WOKEN: Condvar = Condvar::new();
+
+    /// Waits until `flag` is false. Who makes it false calls [`wake`] after it.
+    pub(crate) fn wait(flag: &AtomicBool) {
+        let address = std::ptr::from_ref(flag) as usize;
+        let mut waited_for = WAITED_FOR.lock().unwrap_or_else(PoisonError::into_inner);
+        waited_for.push(address);
+        while flag.load(Ordering::Acquire) {
+            waited_for = WOKEN.wait(waited_for).unwrap_or_else(PoisonError::into_inner);
+        }
+        let own = waited_for.iter().position(|&it| it == address).expect("it is there till now");
+        waited_for.swap_remove(own);
+    }
+
+    /// Wakes who waits for the flag at this address, where it need not be any more.
+    #[cold]
+    pub(crate) fn wake(flag: *const AtomicBool) {
+        let waited_for = WAITED_FOR.lock().unwrap_or_else(PoisonError::into_inner);
+        if waited_for.contains(&(flag as usize)) {
+            WOKEN.notify_all();
+        }
+    }
+
+    /// A number that no other thread has as long as this one lives, a multiple of 4 and not 0: the
+    /// address of something that is the thread's own.
+    #[inline(always)]
+    #[allow(unreachable_code, reason = "where there is something better")]
+    pub(crate) fn this_thread() -> usize {
+        // In a shared library, asking for the address of a thread-local variable is a call. The
+        // register that such variables are found by is not.
+        #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
+        {
+            let pointer: usize;
+            // SAFETY: the word that the register points to holds that address (System V ABI for
+            // thread-local storage).
+            unsafe {
+                std::arch::asm!(
+                    "mov {}, fs:[0]",
+                    out(reg) pointer,
+                    options(pure, readonly, nostack, preserves_flags)
+                );
+            }
+            return pointer;
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            let pointer: usize;
+            // SAFETY: reads a register.
+            unsafe {
+                std::arch::asm!(
+                    "mrs {}, tpidr_el0",
+                    out(reg) pointer,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+            return pointer;
+        }
+        thread_local! {
+            static OWN: u64 = const { 0 };
+        }
+        // A thread that is ending keeps its variables that have no destructor.
+        OWN.with(|own| std::ptr::from_ref(own) as usize)
+    }
+}
+
+#[cfg(all(test, loom))]
+pub(crate) use modelled::asymmetric;
+
 #[cfg(all(test, loom))]
 mod modelled {
-    use std::cell::{Cell, UnsafeCell};
-    use std::ops::{Deref, DerefMut};
+    use std::cell::Cell;
 
     use loom::sync::atomic::Ordering;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicU8, AtomicUsize};
@@ -65,95 +205,100 @@ mod modelled {
     >;
 
     /// parking_lot's mutex, as far as it is used.
-    pub(crate) struct Mutex<T> {
-        /// The guard of whoever holds `lock`, kept here so that a lock can be let go without its
-        /// own guard. It borrows `lock`, and so is dropped first.
-        held: UnsafeCell<Option<loom::sync::MutexGuard<'static, ()>>>,
-        lock: loom::sync::Mutex<()>,
-        data: UnsafeCell<T>,
-    }
+    #[derive(Default)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
-    // SAFETY: as of any mutex; `held` and `data` are accessed by the holder of `lock` only.
-    unsafe impl<T: Send> Send for Mutex<T> {}
-    // SAFETY: as above.
-    unsafe impl<T: Send> Sync for Mutex<T> {}
+    pub(crate) use loom::sync::MutexGuard;
 
-    pub(crate) struct MutexGuard<'a, T>(&'a Mutex<T>);
+    /// In models of the engine a plain mutex stands for it; it has models of its own.
+    pub(crate) use Mutex as BiasedMutex;
+    pub(crate) use MutexGuard as BiasedGuard;
 
     impl<T> Mutex<T> {
         pub(crate) fn new(data: T) -> Mutex<T> {
-            Mutex {
-                held: UnsafeCell::new(None),
-                lock: loom::sync::Mutex::new(()),
-                data: UnsafeCell::new(data),
-            }
-        }
-
-        fn hold(&self, guard: loom::sync::MutexGuard<'_, ()>) -> MutexGuard<'_, T> {
-            // SAFETY: a mutex neither moves nor goes away while it is locked, or `drop` ends the
-            // guard first.
-            let guard: loom::sync::MutexGuard<'static, ()> = unsafe { std::mem::transmute(guard) };
-            // SAFETY: the lock is held.
-            unsafe { *self.held.get() = Some(guard) };
-            MutexGuard(self)
+            Mutex(loom::sync::Mutex::new(data))
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            self.hold(self.lock.lock().expect("loom has no poisoning"))
+            self.0.lock().expect("loom has no poisoning")
         }
 
-        /// loom would rarely try at a moment when another thread is between locking and unlocking,
-        /// so a model can have every try fail.
+        pub(crate) fn lock_if_leaning(&self) -> Option<MutexGuard<'_, T>> {
+            (!crate::models::threads_always_meet()).then(|| self.lock())
+        }
+
         pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-            if crate::models::every_try_fails() {
-                return None;
+            self.0.try_lock().ok()
+        }
+
+        /// loom would rarely come here at a moment when another thread is between locking and
+        /// unlocking, so a model can have threads meet every time.
+        pub(crate) fn lock_or_meet(&self) -> (MutexGuard<'_, T>, bool) {
+            if crate::models::threads_always_meet() {
+                return (self.lock(), true);
             }
-            self.lock.try_lock().ok().map(|guard| self.hold(guard))
-        }
-
-        pub(crate) fn data_ptr(&self) -> *mut T {
-            // SAFETY: the caller says that it holds the lock; nothing worse than a wrong answer
-            // comes of it if not, as the threads of a model are coroutines of one thread.
-            assert!(unsafe { (*self.held.get()).is_some() }, "the data of a mutex let go");
-            self.data.get()
-        }
-
-        /// # Safety
-        ///
-        /// This thread holds the lock, and its guard was forgotten.
-        pub(crate) unsafe fn force_unlock(&self) {
-            // SAFETY: the lock is held.
-            let guard = unsafe { (*self.held.get()).take() };
-            drop(guard.expect("who unlocks has locked"));
+            self.try_lock().map_or_else(|| (self.lock(), true), |guard| (guard, false))
         }
     }
 
-    impl<T: Default> Default for Mutex<T> {
-        fn default() -> Mutex<T> {
-            Mutex::new(T::default())
+    pub(crate) mod asymmetric {
+        use loom::sync::atomic::{fence, AtomicBool, AtomicUsize, Ordering};
+        use loom::sync::{Condvar, Mutex};
+
+        pub(crate) struct Shared {
+            pub revoking: AtomicUsize,
+            pub leaning: AtomicUsize,
+            /// Stands for where threads park.
+            parked: Mutex<()>,
+            woken: Condvar,
         }
-    }
 
-    impl<T> Deref for MutexGuard<'_, T> {
-        type Target = T;
-
-        fn deref(&self) -> &T {
-            // SAFETY: the lock is held.
-            unsafe { &*self.0.data.get() }
+        loom::lazy_static! {
+            static ref SHARED: Shared = Shared {
+                revoking: AtomicUsize::new(0),
+                leaning: AtomicUsize::new(0),
+                parked: Mutex::new(()),
+                woken: Condvar::new(),
+            };
         }
-    }
 
-    impl<T> DerefMut for MutexGuard<'_, T> {
-        fn deref_mut(&mut self) -> &mut T {
-            // SAFETY: the lock is held, and `&mut self` makes this the only access.
-            unsafe { &mut *self.0.data.get() }
+        pub(crate) fn shared() -> &'static Shared {
+            &SHARED
         }
-    }
 
-    impl<T> Drop for MutexGuard<'_, T> {
-        fn drop(&mut self) {
-            // SAFETY: this guard is going away.
-            unsafe { self.0.force_unlock() }
+        impl Shared {
+            pub(crate) fn may_lean(&self, _streak: u16) -> bool {
+                true
+            }
+        }
+
+        /// Between two threads of which one passes the other fence, both do what this does.
+        pub(crate) fn light_fence() {
+            fence(Ordering::SeqCst);
+        }
+
+        pub(crate) fn heavy_fence() {
+            fence(Ordering::SeqCst);
+        }
+
+        pub(crate) fn register() {}
+
+        pub(crate) fn forked() {}
+
+        pub(crate) fn wait(flag: &AtomicBool) {
+            let mut parked = SHARED.parked.lock().expect("loom has no poisoning");
+            while flag.load(Ordering::Acquire) {
+                parked = SHARED.woken.wait(parked).expect("loom has no poisoning");
+            }
+        }
+
+        pub(crate) fn wake(_flag: *const AtomicBool) {
+            drop(SHARED.parked.lock().expect("loom has no poisoning"));
+            SHARED.woken.notify_all();
+        }
+
+        pub(crate) fn this_thread() -> usize {
+            (super::thread_number() + 1) * 4
         }
     }
 

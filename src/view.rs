@@ -20,7 +20,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::region::RegionInner;
 use crate::space::Extent;
 use crate::storage::Window;
-use crate::sync::{parallelism, thread_number, Mutex, MutexGuard, OnceLock, Ordering};
+use crate::sync::{
+    parallelism, thread_number, BiasedGuard, BiasedMutex, Mutex, OnceLock, Ordering,
+};
 
 /// Views whose range a stripe remembers exactly. With more at a time, the range that encloses the
 /// others has to do, and an overwrite between them moves the region without need.
@@ -44,7 +46,7 @@ impl Range {
 
 #[repr(align(64))] // a cache line, and the next one
 struct Stripe {
-    state: Mutex<StripeState>,
+    state: BiasedMutex<StripeState>,
     region: Cell<*const RegionInner>,
 }
 
@@ -72,10 +74,20 @@ struct StripeState {
 }
 
 impl StripeState {
-    fn pin(&mut self, range: Range) {
-        self.open += 1;
-        if let Some(free) = self.exact.iter_mut().find(|exact| exact.end == 0) {
+    /// Whether the range could be recorded exactly.
+    #[inline(always)]
+    fn pin_exactly(&mut self, range: Range) -> bool {
+        let free = self.exact.iter_mut().find(|exact| exact.end == 0);
+        let found = free.is_some();
+        if let Some(free) = free {
             *free = range;
+            self.open += 1;
+        }
+        found
+    }
+
+    fn pin(&mut self, range: Range) {
+        if self.pin_exactly(range) {
             return;
         }
         self.enclosing = match self.others {
@@ -86,17 +98,28 @@ impl StripeState {
             },
         };
         self.others += 1;
+        self.open += 1;
     }
 
-    fn unpin(&mut self, range: Range) {
-        // Views of equal ranges need no telling apart.
-        let found = self
+    /// Whether the range was recorded exactly. Views of equal ranges need no telling apart.
+    #[inline(always)]
+    fn unpin_exactly(&mut self, range: Range) -> bool {
+        let exact = self
             .exact
             .iter_mut()
             .find(|exact| exact.end == range.end && exact.start == range.start);
-        match found {
-            Some(exact) => *exact = Range::default(),
-            None => self.others -= 1,
+        let found = exact.is_some();
+        if let Some(exact) = exact {
+            *exact = Range::default();
+            self.open -= 1;
+        }
+        found
+    }
+
+    fn unpin(&mut self, range: Range) {
+        if !self.unpin_exactly(range) {
+            self.others -= 1;
+            self.open -= 1;
         }
     }
 
@@ -105,8 +128,9 @@ impl StripeState {
     }
 
     fn overlaps(&self, start: u64, end: u64) -> bool {
-        self.exact.iter().any(|exact| exact.overlaps(start, end))
-            || (self.others > 0 && self.enclosing.overlaps(start, end))
+        self.open > 0
+            && (self.exact.iter().any(|exact| exact.overlaps(start, end))
+                || (self.others > 0 && self.enclosing.overlaps(start, end)))
     }
 
     fn forget_pins(&mut self) {
@@ -140,7 +164,7 @@ pub(crate) struct Pins {
 impl Pins {
     pub fn new() -> Pins {
         Pins {
-            first: Stripe { state: Mutex::default(), region: Cell::new(ptr::null()) },
+            first: Stripe { state: BiasedMutex::default(), region: Cell::new(ptr::null()) },
             more: OnceLock::new(),
             retired: Mutex::new(Vec::new()),
         }
@@ -152,63 +176,69 @@ impl Pins {
     }
 
     /// Locks the stripe that this thread is to use.
-    fn lock_one(&self) -> (&Stripe, MutexGuard<'_, StripeState>) {
-        if let Some(more) = self.more.get() {
-            let stripe = &more[thread_number() % more.len()];
-            return (stripe, stripe.state.lock());
+    #[inline(always)]
+    fn lock_one(&self) -> (&Stripe, BiasedGuard<'_, StripeState>) {
+        let stripe = self.more.get().map_or(&self.first, |more| own_stripe(more));
+        let (state, met) = stripe.state.lock_or_meet();
+        if met {
+            self.make_more(stripe, &state);
         }
-        if let Some(state) = self.first.state.try_lock() {
-            return (&self.first, state);
+        (stripe, state)
+    }
+
+    #[cold]
+    fn make_more(&self, met_at: &Stripe, state: &StripeState) {
+        if !ptr::eq(met_at, &self.first) {
+            return;
         }
-        let state = self.first.state.lock();
         // Made under the first stripe's lock: whoever holds that lock and sees one stripe can rely
         // on there being only one.
         self.more.get_or_init(|| {
             (0..parallelism().next_power_of_two().clamp(2, MAX_STRIPES))
                 .map(|_| Stripe {
-                    state: Mutex::new(StripeState { closed: state.closed, ..Default::default() }),
+                    state: BiasedMutex::new(StripeState {
+                        closed: state.closed,
+                        ..Default::default()
+                    }),
                     region: self.first.region.clone(),
                 })
                 .collect()
         });
-        (&self.first, state)
     }
 
     /// Locks all stripes. Until the result is dropped no view of the region is opened or released.
     pub fn lock_all(&self) -> AllStripes<'_> {
         let first = self.first.state.lock();
-        let more: &[Stripe] = self.more.get().map_or(&[], |more| more);
-        for stripe in more {
-            // Unlocked by `AllStripes::drop`.
-            std::mem::forget(stripe.state.lock());
-        }
+        let more = match self.more.get() {
+            None => Vec::new(),
+            Some(more) => more.iter().map(|stripe| stripe.state.lock()).collect(),
+        };
         AllStripes { first, more, pins: self }
     }
 }
 
+/// Out of the way of a region with one stripe.
+#[inline(never)]
+fn own_stripe(more: &[Stripe]) -> &Stripe {
+    &more[thread_number() % more.len()]
+}
+
 /// All stripes of a region, locked.
 pub(crate) struct AllStripes<'a> {
-    first: MutexGuard<'a, StripeState>,
-    more: &'a [Stripe],
+    first: BiasedGuard<'a, StripeState>,
+    more: Vec<BiasedGuard<'a, StripeState>>,
     pins: &'a Pins,
 }
 
 impl AllStripes<'_> {
     /// Whether a view covers any of the bytes from `start` to `end`.
     pub fn overlap(&self, start: u64, end: u64) -> bool {
-        self.first.overlaps(start, end)
-            || self.more.iter().any(|stripe| {
-                // SAFETY: this thread holds the lock, and only reads.
-                unsafe { &*stripe.state.data_ptr() }.overlaps(start, end)
-            })
+        self.first.overlaps(start, end) || self.more.iter().any(|state| state.overlaps(start, end))
     }
 
     fn for_each(&mut self, mut visit: impl FnMut(&mut StripeState)) {
         visit(&mut self.first);
-        for stripe in self.more {
-            // SAFETY: this thread holds the lock, and `&mut self` makes this the only access.
-            visit(unsafe { &mut *stripe.state.data_ptr() });
-        }
+        self.more.iter_mut().for_each(|state| visit(state));
     }
 
     /// How many views pin the place where the region is.
@@ -243,15 +273,6 @@ impl AllStripes<'_> {
     }
 }
 
-impl Drop for AllStripes<'_> {
-    fn drop(&mut self) {
-        for stripe in self.more {
-            // SAFETY: locked by `lock_all` in this thread, and the guard was forgotten.
-            unsafe { stripe.state.force_unlock() };
-        }
-    }
-}
-
 /// Bytes of a region that do not change, move or vanish before the view is dropped, whatever
 /// happens to the region or the database meanwhile.
 ///
@@ -280,8 +301,37 @@ pub(crate) struct RawView {
 impl View {
     /// Opens a view of `len` bytes of `region` from `offset` on, or up to the end where `len` is
     /// `u64::MAX`.
-    #[inline]
+    #[inline(always)] // what it returns is to stay in registers
     pub(crate) fn open(region: &RegionInner, offset: u64, len: u64) -> Result<View> {
+        match View::open_as_usual(region, offset, len) {
+            Some(view) => Ok(view),
+            None => View::open_anyhow(region, offset, len),
+        }
+    }
+
+    /// What nearly every call comes to. The fewer instructions it takes, the more calls the processor
+    /// has in flight that wait for memory.
+    #[inline(always)]
+    fn open_as_usual(region: &RegionInner, offset: u64, len: u64) -> Option<View> {
+        let stripe = &region.pins.first;
+        if !region.engine.is_own_process() || region.pins.more.get().is_some() {
+            return None;
+        }
+        let mut state = stripe.state.lock_if_leaning()?;
+        let end = offset.checked_add(len)?;
+        if len == 0
+            || end > region.len.load(Ordering::Acquire)
+            || state.closed
+            || !state.holds_region
+            || !state.pin_exactly(Range { start: offset, end })
+        {
+            return None;
+        }
+        Some(View::of_place(region, stripe, offset, len))
+    }
+
+    #[cold]
+    fn open_anyhow(region: &RegionInner, offset: u64, len: u64) -> Result<View> {
         region.engine.check_process()?;
         let (stripe, mut state) = region.pins.lock_one();
         if state.closed {
@@ -310,13 +360,15 @@ impl View {
             state.holds_region = true;
         }
         state.pin(Range { start: offset, end });
+        Ok(View::of_place(region, stripe, offset, end - offset))
+    }
+
+    /// A view that `stripe`, which is locked, has recorded.
+    #[inline(always)]
+    fn of_place(region: &RegionInner, stripe: &Stripe, offset: u64, len: u64) -> View {
         let first = region.place.first.load(Ordering::Relaxed);
         // The range lies in the region and so in its window, which is mapped: it fits `usize`.
-        Ok(View {
-            data: first.wrapping_add(offset as usize),
-            len: (end - offset) as usize,
-            pin: stripe,
-        })
+        View { data: first.wrapping_add(offset as usize), len: len as usize, pin: stripe }
     }
 
     pub(crate) fn into_raw(self) -> RawView {
@@ -336,34 +388,45 @@ impl View {
 }
 
 impl Drop for View {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if self.pin.is_null() {
-            return;
+        if !self.pin.is_null() && !self.release_as_usual() {
+            self.release();
         }
-        // SAFETY: the stripe is part of its region, whose memory it keeps alive
-        // (`holds_region`) while any of its views exists, and this one does.
-        let stripe = unsafe { &*self.pin };
-        // SAFETY: as above; the pointer was set before the stripe was first used.
-        let region = unsafe { &*stripe.region.get() };
+    }
+}
+
+impl View {
+    /// Whether the view is released: nearly always.
+    #[inline(always)]
+    fn release_as_usual(&self) -> bool {
+        let (stripe, region) = self.pinned_in();
+        if !region.engine.is_own_process() {
+            return false;
+        }
+        let Some(mut state) = stripe.state.lock_if_leaning() else { return false };
+        !state.closed && self.range(region).is_some_and(|range| state.unpin_exactly(range))
+    }
+
+    #[cold]
+    fn release(&self) {
+        let (stripe, region) = self.pinned_in();
         if region.engine.check_process().is_err() {
             // The lock may be held by a thread that the child does not have.
             return;
         }
         let mut state = stripe.state.lock();
-        // The place does not change while a stripe is locked.
-        let first = region.place.first.load(Ordering::Relaxed).cast_const();
-        let offset = (self.data as usize).wrapping_sub(first as usize) as u64;
-        if !first.is_null() && offset < region.place.reserved.load(Ordering::Relaxed) {
-            state.unpin(Range { start: offset, end: offset + self.len as u64 });
-        } else {
-            // Retired bytes never become the region's place again, so the lock can be let go. The
-            // view still counts as open, which keeps the region's memory alive.
-            drop(state);
-            release_retired(region, self.data);
-            state = stripe.state.lock();
+        match self.range(region) {
+            Some(range) => state.unpin(range),
+            None => {
+                // Retired bytes never become the region's place again, so the lock can be let go.
+                // The view still counts as open, which keeps the region's memory alive.
+                drop(state);
+                release_retired(region, self.data);
+                state = stripe.state.lock();
+                state.open -= 1;
+            }
         }
-        state.open -= 1;
         if state.closed && state.open == 0 {
             state.holds_region = false;
             drop(state);
@@ -371,6 +434,26 @@ impl Drop for View {
             // SAFETY: the reference that `holds_region` stood for; nothing uses the region after.
             unsafe { Arc::decrement_strong_count(region as *const RegionInner) };
         }
+    }
+
+    /// For a view that is not empty.
+    #[inline(always)]
+    fn pinned_in(&self) -> (&Stripe, &RegionInner) {
+        // SAFETY: the stripe is part of its region, whose memory it keeps alive
+        // (`holds_region`) while any of its views exists, and this one does.
+        let stripe = unsafe { &*self.pin };
+        // SAFETY: as above; the pointer was set before the stripe was first used.
+        (stripe, unsafe { &*stripe.region.get() })
+    }
+
+    /// The range in the region, if that is where it was. With the stripe locked, under which the
+    /// place does not change.
+    #[inline(always)]
+    fn range(&self, region: &RegionInner) -> Option<Range> {
+        let first = region.place.first.load(Ordering::Relaxed).cast_const();
+        let start = (self.data as usize).wrapping_sub(first as usize) as u64;
+        let here = !first.is_null() && start < region.place.reserved.load(Ordering::Relaxed);
+        here.then_some(Range { start, end: start + self.len as u64 })
     }
 }
 

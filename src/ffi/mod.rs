@@ -62,17 +62,23 @@ unsafe fn object<'a, T>(ptr: *const T, what: &str) -> Result<&'a T> {
 
 /// Where `count` values of the caller's are, checked for what a slice must not be: at NULL, or
 /// larger than any object in memory. Without values it may be anywhere, so it is not looked at.
+#[inline]
 fn buffer<T>(ptr: *const T, count: usize, what: &str) -> Result<*const T> {
     if count == 0 {
         return Ok(NonNull::dangling().as_ptr());
     }
-    if ptr.is_null() {
-        return Err(invalid(format!("{what} is NULL, but its length is {count}")));
-    }
-    if count > isize::MAX as usize / size_of::<T>() {
-        return Err(invalid(format!("{what} has a length of {count}, more than memory can hold")));
+    if ptr.is_null() || count > isize::MAX as usize / size_of::<T>() {
+        return Err(no_buffer(ptr.is_null(), count, what));
     }
     Ok(ptr)
+}
+
+#[cold]
+fn no_buffer(null: bool, count: usize, what: &str) -> Error {
+    invalid(match null {
+        true => format!("{what} is NULL, but its length is {count}"),
+        false => format!("{what} has a length of {count}, more than memory can hold"),
+    })
 }
 
 /// # Safety

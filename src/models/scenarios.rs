@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::EVERY_TRY_FAILS;
+use super::THREADS_ALWAYS_MEET;
 use super::{assert_freed, bytes, check, look, recovered, run, stored, thread, Thread, World};
 use crate::region::Region;
 use crate::{ErrorKind, Options};
@@ -190,7 +190,7 @@ fn closing_under_a_flush() {
 #[test]
 fn growth_of_stripes() {
     check("growth of stripes", 2, || {
-        EVERY_TRY_FAILS.set(true);
+        THREADS_ALWAYS_MEET.set(true);
         let mut world = World::new();
         let region = world.region("a", &[1, 2]);
         let allowed = |records: &[u64]| [[1, 2], [8, 9]].contains(&records.try_into().unwrap());
@@ -205,7 +205,7 @@ fn growth_of_stripes() {
 #[test]
 fn growth_of_stripes_of_a_removed_region() {
     check("growth of stripes of a removed region", 2, || {
-        EVERY_TRY_FAILS.set(true);
+        THREADS_ALWAYS_MEET.set(true);
         let mut world = World::new();
         let region = world.region("a", &[1]);
         let viewers = [(); 2].map(|()| viewer(&world, &region, |records| records == [1]));
