@@ -19,9 +19,7 @@ use crate::recovery;
 use crate::space::Extent;
 use crate::steps::Step;
 use crate::storage::Window;
-use crate::sync::{
-    self, AtomicPtr, AtomicU64, AtomicU8, BiasedGuard, BiasedMutex, Mutex, Ordering,
-};
+use crate::sync::{self, AtomicPtr, AtomicU64, BiasedGuard, BiasedMutex, Mutex, Ordering};
 use crate::table::Table;
 use crate::view::{Pins, Reader, Retired, View};
 
@@ -62,13 +60,15 @@ pub(crate) struct RegionInner {
     /// shrinks only with all stripes locked.
     pub len: AtomicU64,
     pub place: Place,
-    /// LIVE, REMOVED or CLOSED. Changes under the writer lock.
-    state: AtomicU8,
     /// Changes under the writer lock and the table lock.
     name: Mutex<Arc<str>>,
     pub writer: BiasedMutex<Writer>,
     pub pins: Pins,
 }
+
+/// There may be millions. A byte more is a cache line more.
+#[cfg(all(target_pointer_width = "64", not(all(test, loom))))]
+const _: () = assert!(size_of::<RegionInner>() <= 6 * 64);
 
 /// What only the writer of a region needs.
 pub(crate) struct Writer {
@@ -240,10 +240,9 @@ impl RegionInner {
                 start: AtomicU64::new(extent.start),
                 reserved: AtomicU64::new(extent.len),
             },
-            state: AtomicU8::new(LIVE),
             name: Mutex::new(name),
             writer: BiasedMutex::new(writer),
-            pins: Pins::new(),
+            pins: Pins::new(LIVE),
         });
         region.pins.attach(Arc::as_ptr(&region));
         region
@@ -261,13 +260,13 @@ impl RegionInner {
     }
 
     pub fn is_live(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == LIVE
+        self.pins.region_state.load(Ordering::Relaxed) == LIVE
     }
 
     /// Why the region cannot be used.
     #[cold]
     pub fn gone(&self) -> Error {
-        match self.state.load(Ordering::Relaxed) {
+        match self.pins.region_state.load(Ordering::Relaxed) {
             REMOVED => {
                 Error::new(ErrorKind::Removed, format!("region {:?} has been removed", self.name()))
             }
@@ -431,7 +430,7 @@ impl RegionInner {
     /// Records the region at the end of the epoch of its last change.
     fn cut(&self, writer: &mut Writer) -> Cut {
         let len = self.len.load(Ordering::Relaxed);
-        let change = match self.state.load(Ordering::Relaxed) {
+        let change = match self.pins.region_state.load(Ordering::Relaxed) {
             // A closed database still flushes its regions.
             LIVE | CLOSED if writer.entry_changed => {
                 Change::Entry { name: self.name(), extent: self.place.extent(), len }
@@ -913,7 +912,7 @@ impl RegionInner {
     }
 
     fn go(self: &Arc<Self>, state: u8, mut stripes: crate::view::AllStripes<'_>) {
-        self.state.store(state, Ordering::Relaxed);
+        self.pins.region_state.store(state, Ordering::Relaxed);
         let (draining, references) = stripes.close();
         // Before a view can be released, and with it the last reason to keep the files locked.
         for _ in 0..draining {
@@ -1401,7 +1400,7 @@ impl Drop for AppendBuffer {
         }
         let mut writer = inner.writer.lock();
         writer.appending = false;
-        let closed = inner.state.load(Ordering::Relaxed) == CLOSED;
+        let closed = inner.pins.region_state.load(Ordering::Relaxed) == CLOSED;
         drop(writer);
         if closed {
             inner.engine.let_go();

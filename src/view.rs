@@ -21,7 +21,7 @@ use crate::region::RegionInner;
 use crate::space::Extent;
 use crate::storage::Window;
 use crate::sync::{
-    parallelism, thread_number, BiasedGuard, BiasedMutex, Mutex, OnceLock, Ordering,
+    parallelism, thread_number, AtomicU8, BiasedGuard, BiasedMutex, Mutex, OnceLock, Ordering,
 };
 
 /// Views whose range a stripe remembers exactly. With more at a time, the range that encloses the
@@ -159,14 +159,18 @@ pub(crate) struct Pins {
     first: Stripe,
     more: OnceLock<Box<[Stripe]>>,
     retired: Mutex<Vec<Retired>>,
+    /// LIVE, REMOVED or CLOSED. Changes under the writer lock. It is the region's, and here because it
+    /// takes no space behind the above.
+    pub region_state: AtomicU8,
 }
 
 impl Pins {
-    pub fn new() -> Pins {
+    pub fn new(region_state: u8) -> Pins {
         Pins {
             first: Stripe { state: BiasedMutex::default(), region: Cell::new(ptr::null()) },
             more: OnceLock::new(),
             retired: Mutex::new(Vec::new()),
+            region_state: AtomicU8::new(region_state),
         }
     }
 
@@ -207,38 +211,44 @@ impl Pins {
     }
 
     /// Locks all stripes. Until the result is dropped no view of the region is opened or released.
+    #[inline(always)] // an overwrite of a region with one stripe has little more to do than that
     pub fn lock_all(&self) -> AllStripes<'_> {
         let first = self.first.state.lock();
-        let more = match self.more.get() {
-            None => Vec::new(),
-            Some(more) => more.iter().map(|stripe| stripe.state.lock()).collect(),
-        };
+        let more = self.more.get().map(|more| lock_each(more));
         AllStripes { first, more, pins: self }
     }
 }
 
-/// Out of the way of a region with one stripe.
+// Out of the way of a region with one stripe:
+
 #[inline(never)]
 fn own_stripe(more: &[Stripe]) -> &Stripe {
     &more[thread_number() % more.len()]
 }
 
+#[inline(never)]
+fn lock_each(more: &[Stripe]) -> Vec<BiasedGuard<'_, StripeState>> {
+    more.iter().map(|stripe| stripe.state.lock()).collect()
+}
+
 /// All stripes of a region, locked.
 pub(crate) struct AllStripes<'a> {
     first: BiasedGuard<'a, StripeState>,
-    more: Vec<BiasedGuard<'a, StripeState>>,
+    more: Option<Vec<BiasedGuard<'a, StripeState>>>,
     pins: &'a Pins,
 }
 
 impl AllStripes<'_> {
     /// Whether a view covers any of the bytes from `start` to `end`.
+    #[inline]
     pub fn overlap(&self, start: u64, end: u64) -> bool {
-        self.first.overlaps(start, end) || self.more.iter().any(|state| state.overlaps(start, end))
+        self.first.overlaps(start, end)
+            || self.more.iter().flatten().any(|state| state.overlaps(start, end))
     }
 
     fn for_each(&mut self, mut visit: impl FnMut(&mut StripeState)) {
         visit(&mut self.first);
-        self.more.iter_mut().for_each(|state| visit(state));
+        self.more.iter_mut().flatten().for_each(|state| visit(state));
     }
 
     /// How many views pin the place where the region is.
