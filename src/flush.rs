@@ -110,20 +110,22 @@ impl Committer {
         for page in &recovered.invalid {
             write(storage, File::Regions, page * PAGE_SIZE, &[0; PAGE_SIZE as usize])?;
         }
-        // Whoever wrote an entry of an older generation has also synced it, or settled it.
-        for found in &recovered.slots {
-            if found.generation == Some(self.header.generation) && Step::SettleEntries.taken() {
-                let region = found.region.as_ref().map(|region| RegionEntry {
-                    name: &region.name,
-                    start: region.start,
-                    len: region.len,
-                    reserved: region.reserved,
-                });
-                let (slot, generation) = (found.number, self.header.generation);
-                let entry = Entry { slot, generation, region };
-                let offset = format::slot_offset(slot, found.side);
-                write(storage, File::Regions, offset, format::encode_entry(&entry).sectors())?;
-            }
+        // Whoever wrote an entry of an older generation has also synced it, or settled it. And whoever
+        // closed the database had synced all of them before it wrote that, whether that has been
+        // synced or not.
+        let settle_entries = !recovered.clean && Step::SettleEntries.taken();
+        let generation = self.header.generation;
+        let newest = recovered.slots.iter().filter(|it| it.generation == Some(generation));
+        for found in newest.filter(|_| settle_entries) {
+            let region = found.region.as_ref().map(|region| RegionEntry {
+                name: &region.name,
+                start: region.start,
+                len: region.len,
+                reserved: region.reserved,
+            });
+            let entry = Entry { slot: found.number, generation, region };
+            let offset = format::slot_offset(found.number, found.side);
+            write(storage, File::Regions, offset, format::encode_entry(&entry).sectors())?;
         }
         self.header.closed = false;
         if Step::SettleHeader.taken() {
