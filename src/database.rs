@@ -138,7 +138,7 @@ impl Database {
         self.engine.check_process()?;
         let mut list: Vec<_> = {
             let table = self.engine.table.lock();
-            table.names.iter().map(|(name, region)| (name.to_string(), region.info())).collect()
+            table.list().map(|(name, info)| (name.to_string(), info)).collect()
         };
         list.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         Ok(list)
@@ -213,7 +213,7 @@ impl Database {
             .map_err(|error| Error::io("examine", storage.path(File::Data), &error))?;
         let table = self.engine.table.lock();
         let mut stats = Stats {
-            region_count: table.names.len() as u64,
+            region_count: (table.names.len() + table.resting.len()) as u64,
             free_bytes: table.space.free(),
             pending_bytes: table.pending_bytes,
             pinned_bytes: table.pinned_bytes,
@@ -222,8 +222,7 @@ impl Database {
             generation: self.engine.generation.load(Ordering::Relaxed),
             ..Stats::default()
         };
-        for region in table.names.values() {
-            let info = region.info();
+        for (_, info) in table.list() {
             stats.live_bytes += info.len;
             stats.reserved_bytes += info.reserved;
         }

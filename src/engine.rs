@@ -26,7 +26,7 @@ use crate::growth;
 use crate::live::{self, Live, Mirror, Word};
 use crate::options::Options;
 use crate::pieces::Pieces;
-use crate::recovery::{no_memory, recover, Found, Recovered};
+use crate::recovery::{recover, Found, Recovered};
 use crate::region::{RegionInner, Writer};
 use crate::space::{Extent, Space};
 use crate::steps::Step;
@@ -91,7 +91,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Opens the database in `storage`, or creates one there if the options allow.
     pub fn open(storage: Arc<dyn Storage>, options: &Options) -> Result<Arc<Engine>> {
-        let (recovered, mirror) = match find(&*storage)? {
+        let (mut recovered, mirror) = match find(&*storage)? {
             Found::Table(_) if options.create_new => {
                 return Err(Error::new(
                     ErrorKind::AlreadyExists,
@@ -147,8 +147,7 @@ impl Engine {
         if storage.holes_take_space() {
             fill_holes(&*storage, &recovered, mirror)?;
         }
-        let no_memory = |_| no_memory(&place(&*storage));
-        let mut committer = Committer::new(&recovered, mirror).map_err(no_memory)?;
+        let mut committer = Committer::new(&recovered, mirror);
         let grow = || match whole_pieces || options.read_only {
             true => Ok(()),
             false => storage
@@ -168,14 +167,14 @@ impl Engine {
             true => None,
             false => Live::begin(&storage, !guarded, &recovered, mirror)?,
         };
-        let Recovered { ref header, capacity, .. } = recovered;
+        let Recovered { header, capacity, .. } = recovered;
         let mut used: Vec<u64> = recovered.regions(mirror).map(|region| region.slot).collect();
         used.sort_unstable();
         let next = header.slots.max(used.last().map_or(0, |slot| slot + 1));
         let slots = Slots { free: Vec::new(), vacant: vacant_runs(&used, next), next, capacity };
         let space = Space::new(file_len, piece, options.effective_reclaim_threshold());
         let mut table = Table::new(space, Arc::new(window), slots, options.max_address_space);
-        table.names.try_reserve(used.len()).map_err(no_memory)?;
+        table.resting = recovered.take_names(mirror);
         let engine = Arc::new(Engine {
             hot: Apart(HotWords {
                 epoch: AtomicU64::new(1),
@@ -223,10 +222,9 @@ impl Engine {
         for found in recovered.regions(mirror) {
             let place = found.region.place(file_len);
             used.extend(place);
-            let name: Arc<str> = found.region.name.as_str().into();
-            let window = table.window.clone();
-            let inner = RegionInner::recovered(self.clone(), name.clone(), &found, place, window);
-            table.names.insert(name, inner);
+            if found.mirrored {
+                table.enter(self, &found, place);
+            }
         }
         for extent in mirror.iter().flat_map(|mirror| recovered.left_extents(mirror, file_len)) {
             used.push(extent);
@@ -246,7 +244,11 @@ impl Engine {
     }
 
     /// Marks as changed what the next flush has to record of what recovery found.
-    fn enter_unrecorded(&self, recovered: &Recovered, mirror: Option<&Mirror>) -> Result<()> {
+    fn enter_unrecorded(
+        self: &Arc<Self>,
+        recovered: &Recovered,
+        mirror: Option<&Mirror>,
+    ) -> Result<()> {
         let file_len = self.table.lock().space.file_len();
         for found in recovered.regions(mirror) {
             let abandoned = found.abandoned && Step::RewriteAbandoned.taken();
@@ -492,8 +494,8 @@ impl Engine {
         self.check_process()?;
         format::check_name(name).map_err(|reason| invalid_name(name, reason))?;
         let mut table = self.table.lock();
-        if let Some(region) = table.names.get(name) {
-            return Ok(region.clone());
+        if let Some(region) = table.find(self, name) {
+            return Ok(region);
         }
         self.check_writable()?;
         let slot = table.slots.take(&*self.storage)?;
@@ -508,13 +510,13 @@ impl Engine {
     }
 
     /// The region of this name.
-    pub fn find_region(&self, name: &str) -> Result<Arc<RegionInner>> {
+    pub fn find_region(self: &Arc<Self>, name: &str) -> Result<Arc<RegionInner>> {
         self.check_process()?;
         format::check_name(name).map_err(|reason| invalid_name(name, reason))?;
-        self.table.lock().names.get(name).cloned().ok_or_else(|| not_found(name))
+        self.table.lock().find(self, name).ok_or_else(|| not_found(name))
     }
 
-    pub fn remove(&self, name: &str) -> Result<()> {
+    pub fn remove(self: &Arc<Self>, name: &str) -> Result<()> {
         self.check_writable()?;
         loop {
             let region = self.find_region(name)?;
@@ -542,7 +544,7 @@ impl Engine {
     }
 
     /// Gives the region `from` the name `to`, in the place of the region that has it if `replace`.
-    pub fn rename(&self, from: &str, to: &str, replace: bool) -> Result<()> {
+    pub fn rename(self: &Arc<Self>, from: &str, to: &str, replace: bool) -> Result<()> {
         self.check_writable()?;
         format::check_name(to).map_err(|reason| invalid_name(to, reason))?;
         let new_name: Arc<str> = to.into();
@@ -551,7 +553,7 @@ impl Engine {
             if from == to {
                 return Ok(());
             }
-            let target = self.table.lock().names.get(to).cloned();
+            let target = self.table.lock().find(self, to);
             if same(target.as_ref(), Some(&region)) {
                 // Another thread has renamed it just so, and locking it twice would be for ever.
                 continue;
@@ -594,7 +596,7 @@ impl Engine {
     }
 
     /// Removes every region that is not named.
-    pub fn retain(&self, names: &[&str]) -> Result<()> {
+    pub fn retain(self: &Arc<Self>, names: &[&str]) -> Result<()> {
         self.check_writable()?;
         for name in names {
             format::check_name(name).map_err(|reason| invalid_name(name, reason))?;
@@ -604,11 +606,7 @@ impl Engine {
         kept.try_reserve(names.len()).map_err(|_| self.no_memory(size_of_val(names) as u64))?;
         kept.extend(names.iter().copied());
         loop {
-            let victims: Vec<Arc<RegionInner>> = {
-                let table = self.table.lock();
-                let names = table.names.iter().filter(|(name, _)| !kept.contains(&***name));
-                names.map(|(_, region)| region.clone()).collect()
-            };
+            let victims = self.table.lock().find_all(self, |name| !kept.contains(name));
             let mut involved: Vec<_> = victims.iter().collect();
             let Some((mut table, mut writers)) = self.lock_regions(&mut involved, |table| {
                 let others = table.names.keys().filter(|name| !kept.contains(&***name)).count();
@@ -689,8 +687,9 @@ impl Engine {
         let mut table = self.table.lock();
         table.dirty.clear();
         let names = std::mem::take(&mut table.names);
+        let resting = std::mem::take(&mut table.resting);
         drop(table);
-        drop(names);
+        drop((names, resting));
         self.let_go();
         result
     }

@@ -4,7 +4,7 @@
 //! moment, syncs `data`, and then writes the changed slots and a header to `regions` and syncs
 //! that. Writers go on meanwhile, in the next epoch.
 
-use std::collections::{BTreeSet, HashMap, HashSet, TryReserveError};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::engine::Engine;
@@ -23,7 +23,7 @@ pub(crate) struct Committer {
     /// The header page that holds the durable header.
     header_page: u8,
     /// Slots with an entry. Others do not take memory: a sparse file has any number of them.
-    slots: HashMap<u64, DurableSlot>,
+    slots: BTreeMap<u64, DurableSlot>,
     /// Slots to be recorded as vacant: on whose other side an interrupted flush has left an entry that
     /// the next header would bring to life, or whose region was removed by a process that died before
     /// its flush.
@@ -35,29 +35,35 @@ pub(crate) struct Committer {
     succeeded: u64,
 }
 
+/// Of every slot with an entry there is one in memory, so it is as small as can be.
 #[derive(Clone, Copy)]
 struct DurableSlot {
     side: u8,
     /// 0 for a vacant slot.
-    digest: u128,
+    digest: [u8; 16],
 }
 
 /// A slot that has never been written takes its first entry on side 0.
-const NEVER_WRITTEN: DurableSlot = DurableSlot { side: 1, digest: 0 };
+const NEVER_WRITTEN: DurableSlot = DurableSlot { side: 1, digest: [0; 16] };
+
+impl DurableSlot {
+    fn new(side: u8, digest: u128) -> DurableSlot {
+        DurableSlot { side, digest: digest.to_ne_bytes() }
+    }
+
+    fn digest(&self) -> u128 {
+        u128::from_ne_bytes(self.digest)
+    }
+}
 
 impl Committer {
-    pub fn new(
-        recovered: &Recovered,
-        mirror: Option<&Mirror>,
-    ) -> std::result::Result<Committer, TryReserveError> {
-        let mut slots = HashMap::new();
-        slots.try_reserve(recovered.slots.len())?;
-        let durable = |slot: &RecoveredSlot| DurableSlot { side: slot.side, digest: slot.digest };
-        slots.extend(recovered.slots.iter().map(|slot| (slot.number, durable(slot))));
+    pub fn new(recovered: &Recovered, mirror: Option<&Mirror>) -> Committer {
+        let durable = |slot: &RecoveredSlot| DurableSlot::new(slot.side, slot.digest);
+        let slots = recovered.slots.iter().map(|slot| (slot.number, durable(slot))).collect();
         let haunted = recovered.slots.iter().filter(|it| it.abandoned && it.region.is_none());
         let haunted = haunted.filter(|_| Step::VacateAbandoned.taken()).map(|slot| slot.number);
         let removed = mirror.into_iter().flat_map(|mirror| recovered.removed(mirror));
-        Ok(Committer {
+        Committer {
             header: recovered.header,
             header_page: recovered.header_page,
             slots,
@@ -65,7 +71,7 @@ impl Committer {
             next_generation: recovered.newest_generation + 1,
             data_dirty: false,
             succeeded: 0,
-        })
+        }
     }
 
     /// Makes sure that what recovery found is on the disk. It may be in the page cache only: of a
@@ -110,20 +116,22 @@ impl Committer {
         for page in &recovered.invalid {
             write(storage, File::Regions, page * PAGE_SIZE, &[0; PAGE_SIZE as usize])?;
         }
-        // Whoever wrote an entry of an older generation has also synced it, or settled it.
-        for found in &recovered.slots {
-            if found.generation == Some(self.header.generation) && Step::SettleEntries.taken() {
-                let region = found.region.as_ref().map(|region| RegionEntry {
-                    name: &region.name,
-                    start: region.start,
-                    len: region.len,
-                    reserved: region.reserved,
-                });
-                let (slot, generation) = (found.number, self.header.generation);
-                let entry = Entry { slot, generation, region };
-                let offset = format::slot_offset(slot, found.side);
-                write(storage, File::Regions, offset, format::encode_entry(&entry).sectors())?;
-            }
+        // Whoever wrote an entry of an older generation has also synced it, or settled it. And whoever
+        // closed the database had synced all of them before it wrote that, whether that has been
+        // synced or not.
+        let settle_entries = !recovered.clean && Step::SettleEntries.taken();
+        let generation = self.header.generation;
+        let newest = recovered.slots.iter().filter(|it| it.generation == Some(generation));
+        for found in newest.filter(|_| settle_entries) {
+            let region = found.region.as_ref().map(|region| RegionEntry {
+                name: &region.name,
+                start: region.start,
+                len: region.len,
+                reserved: region.reserved,
+            });
+            let entry = Entry { slot: found.number, generation, region };
+            let offset = format::slot_offset(found.number, found.side);
+            write(storage, File::Regions, offset, format::encode_entry(&entry).sectors())?;
         }
         self.header.closed = false;
         if Step::SettleHeader.taken() {
@@ -169,6 +177,13 @@ impl Committer {
             ));
         }
         self.next_generation += 1;
+        // New slots lie in a row behind the others, or a file says something strange.
+        let (first, last) = (self.header.slots, changes.iter().map(|&(slot, _)| slot).max());
+        let new = last.map_or(0, |last| (last + 1).saturating_sub(first));
+        if new <= changes.len() as u64 {
+            let (start, end) = (format::slot_offset(first, 0), format::slot_offset(first + new, 0));
+            storage.cache_table(start, end - start);
+        }
         let mut header = Header { generation, ..self.header };
         let mut written = Vec::with_capacity(changes.len());
         for (slot, change) in changes {
@@ -185,11 +200,11 @@ impl Committer {
             write(storage, File::Regions, format::slot_offset(slot, side), page.sectors())?;
 
             let digest = if is_region { page.digest() } else { 0 };
-            header.digest = header.digest.wrapping_sub(durable.digest).wrapping_add(digest);
-            header.regions -= u64::from(durable.digest != 0);
+            header.digest = header.digest.wrapping_sub(durable.digest()).wrapping_add(digest);
+            header.regions -= u64::from(durable.digest() != 0);
             header.regions += u64::from(is_region);
             header.slots = header.slots.max(slot + 1);
-            written.push((slot, DurableSlot { side, digest }));
+            written.push((slot, DurableSlot::new(side, digest)));
         }
         let header_page = match Step::AlternateHeaders.taken() {
             true => 1 - self.header_page,

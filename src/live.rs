@@ -210,7 +210,7 @@ fn decode_slot(page: &[u8], slot: u64, mirror: &mut Mirror) -> Option<Option<Mir
                     return None;
                 }
                 let RegionEntry { name, start, reserved, .. } = region;
-                Some(RecoveredRegion { name: name.to_owned(), start, len, reserved })
+                Some(RecoveredRegion { name: name.into(), start, len, reserved })
             }
             None => None,
         };

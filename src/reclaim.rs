@@ -62,7 +62,7 @@ impl Engine {
     /// Parts of pieces can be given back only while no writer relies on the rest of the piece. So
     /// this makes every region forget what it knows of its blocks, and it is asked for again with
     /// the next write; what is asked for before its turn has come stays.
-    pub fn compact(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<()> {
+    pub fn compact(self: &Arc<Self>, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<()> {
         self.check_writable()?;
         if Step::ForgetAllocated.taken() {
             self.table.lock().forgotten += 1;
@@ -72,9 +72,8 @@ impl Engine {
         // it has to forget.
         self.flush()?;
         let (holes, regions) = {
-            let table = self.table.lock();
-            let regions: Vec<_> = table.names.values().cloned().collect();
-            (table.space.holes(), regions)
+            let mut table = self.table.lock();
+            (table.space.holes(), table.find_all(self, |_| true))
         };
         for region in &regions {
             // Waits for a change that began in the old epoch. A buffer that was given out then is

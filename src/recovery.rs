@@ -3,9 +3,10 @@
 //! Nothing in here writes. What comes out has been checked as a whole: the rest of the library
 //! does arithmetic on it without looking back.
 
-use std::collections::{HashMap, TryReserveError};
+use std::collections::TryReserveError;
 use std::fmt::Write;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
@@ -15,6 +16,7 @@ use crate::format::{
 use crate::live::Mirror;
 use crate::space::Extent;
 use crate::steps::Step;
+use crate::sync::HashMap;
 
 /// How many damaged pages a message names.
 const PAGES_NAMED: usize = 4;
@@ -41,6 +43,8 @@ pub(crate) struct Recovered {
     /// In the order of their numbers. Slots without an entry on either side are left out: memory is
     /// needed for what the file holds, not for its length, which costs whoever made it nothing.
     pub slots: Vec<RecoveredSlot>,
+    /// Its regions, by their names.
+    pub names: HashMap<Arc<str>, Resting>,
     /// How many slots the file has room for, used or not.
     pub capacity: u64,
     /// No page of the file has a larger generation.
@@ -62,7 +66,15 @@ pub(crate) struct RecoveredSlot {
 }
 
 pub(crate) struct RecoveredRegion {
-    pub name: String,
+    pub name: Arc<str>,
+    pub start: u64,
+    pub len: u64,
+    pub reserved: u64,
+}
+
+/// A region that is as the durable table has it.
+pub(crate) struct Resting {
+    pub slot: u64,
     pub start: u64,
     pub len: u64,
     pub reserved: u64,
@@ -120,7 +132,7 @@ pub(crate) fn recover(
         }
     }
 
-    let sides = Sides::read(regions, written).map_err(no_memory)?;
+    let capacity = format::slots_in(regions.len() as u64);
     let mut candidates: Vec<(u8, Header)> = headers
         .iter()
         .enumerate()
@@ -135,22 +147,23 @@ pub(crate) fn recover(
 
     let mut rejected = String::new();
     for (number, (page, header)) in candidates.iter().enumerate() {
-        if header.slots > sides.slots {
+        if header.slots > capacity {
             let _ = write!(
                 rejected,
-                "; regions page {page}: field slots: {}, but the file ends after {}",
-                header.slots, sides.slots
+                "; regions page {page}: field slots: {}, but the file ends after {capacity}",
+                header.slots
             );
             continue;
         }
-        let table = sides.table(header).map_err(no_memory)?;
+        let table =
+            Table::read(regions, written, header.generation, header.slots).map_err(no_memory)?;
         let is_whole = table.digest == header.digest && table.regions == header.regions;
         if is_whole || !Step::CheckDigest.taken() {
             // A header fits one 512-byte sector, so a crash leaves an old one or a new one. One
             // that does not decode is damage, and it may have been the newer. It was not, if no
             // entry is newer than the header that is left: each flush writes an entry.
             if let Some((damaged, reason)) = first_error(&headers) {
-                if sides.newest_generation > header.generation && Step::RefuseDamagedHeader.taken()
+                if table.newest_generation > header.generation && Step::RefuseDamagedHeader.taken()
                 {
                     return Err(corrupt(format!(
                         "regions page {damaged}: {reason}; the other header is older than the \
@@ -160,26 +173,24 @@ pub(crate) fn recover(
             }
             // Falling back to an older table is for a crash inside the flush of the newer one. It
             // may have freed what the older one needs, if it did complete and was damaged later.
-            let damage = sides.damage.as_ref().filter(|_| Step::RefuseImpossibleDamage.taken());
+            let damage = table.damage.as_ref().filter(|_| Step::RefuseImpossibleDamage.taken());
             if let (1.., Some((damaged, reason))) = (number, damage) {
                 return Err(corrupt(format!(
                     "regions page {damaged}: {reason}; no crash leaves it so{rejected}"
                 )));
             }
-            let regions = table.slots.iter().filter_map(|slot| Some((slot, slot.region.as_ref()?)));
-            let pages =
-                regions.map(|(slot, region)| (2 + 2 * slot.number + slot.side as u64, region));
-            check_table(place, pages, table.regions, data_len)?;
+            let names = check_table(place, &table.slots, data_len)?;
             let newest_header = candidates[0].1.generation;
             return Ok(Found::Table(Recovered {
                 header: *header,
                 header_page: *page,
                 header_damaged: number > 0 || headers.iter().any(std::result::Result::is_err),
-                invalid: sides.invalid,
+                invalid: table.invalid,
                 clean,
                 slots: table.slots,
-                capacity: sides.slots,
-                newest_generation: newest_header.max(sides.newest_generation),
+                names,
+                capacity,
+                newest_generation: newest_header.max(table.newest_generation),
             }));
         }
         let _ = write!(
@@ -194,7 +205,8 @@ pub(crate) fn recover(
             let _ = write!(rejected, "; regions page {page}: {reason}");
         }
     }
-    sides.describe_damage(&mut rejected);
+    let pages = Table::read(regions, written, 0, 0).map_err(no_memory)?.invalid;
+    describe_damage(regions, &pages, &mut rejected);
     Err(corrupt(format!("no header has a whole table{rejected}")))
 }
 
@@ -244,13 +256,12 @@ fn first_error(
     headers.iter().enumerate().find_map(|(page, header)| Some((page, header.as_ref().err()?)))
 }
 
-/// Both sides of every slot in the file, as far as they decode.
-struct Sides<'a> {
-    regions: &'a [u8],
-    /// How many slots the file has room for.
-    slots: u64,
-    /// Slots with an entry, and what their sides hold.
-    entries: Vec<(u64, [Option<format::Entry<'a>>; 2])>,
+/// The table of one generation, and what lies beside it.
+struct Table {
+    slots: Vec<RecoveredSlot>,
+    digest: u128,
+    regions: u64,
+    /// Of all entries, whether they are part of the table or not.
     newest_generation: u64,
     /// Pages that are neither blank nor an entry.
     invalid: Vec<u64>,
@@ -258,112 +269,109 @@ struct Sides<'a> {
     damage: Option<(u64, PageError)>,
 }
 
-/// The table that belongs to one header.
-struct Table {
-    slots: Vec<RecoveredSlot>,
-    digest: u128,
-    regions: u64,
-}
-
-impl<'a> Sides<'a> {
+impl Table {
+    /// Looks at both sides of every slot in the file. In the table is, of each of the first
+    /// `known` slots, the side with the largest generation that is not above `generation`.
     fn read(
-        regions: &'a [u8],
+        regions: &[u8],
         written: &[Range<usize>],
-    ) -> std::result::Result<Sides<'a>, TryReserveError> {
-        let mut newest_generation = 0;
-        let (mut invalid, mut damage) = (Vec::new(), None);
-        let mut entries = Vec::new();
-        let slots = format::slots_in(regions.len() as u64);
+        generation: u64,
+        known: u64,
+    ) -> std::result::Result<Table, TryReserveError> {
+        let mut table = Table {
+            slots: Vec::new(),
+            digest: 0,
+            regions: 0,
+            newest_generation: 0,
+            invalid: Vec::new(),
+            damage: None,
+        };
+        let end = format::slots_in(regions.len() as u64);
         let mut next = 0;
-        let numbers = written.iter().flat_map(|range| {
+        for range in written {
             // A slot is looked at once, also where two ranges touch it.
             let first = format::slots_in(range.start as u64).max(next);
-            next = format::slots_in((range.end as u64).next_multiple_of(2 * PAGE_SIZE)).min(slots);
-            first..next
-        });
-        for slot in numbers {
-            let sides = [0, 1].map(|side| match decode_slot(regions, slot, side) {
-                Ok(entry) => {
-                    newest_generation = newest_generation.max(entry.generation);
-                    Some(entry)
-                }
-                Err(reason) => {
-                    if reason != PageError::Blank {
-                        let number = 2 + 2 * slot + side as u64;
-                        invalid.push(number);
-                        if !format::may_be_torn(page_of(regions, slot, side), slot) {
-                            damage.get_or_insert((number, reason));
-                        }
-                    }
-                    None
-                }
-            });
-            if sides.iter().any(Option::is_some) {
-                entries.try_reserve(1)?;
-                entries.push((slot, sides));
+            next = format::slots_in((range.end as u64).next_multiple_of(2 * PAGE_SIZE)).min(end);
+            for number in first..next {
+                table.read_slot(regions, number, generation, known)?;
             }
-        }
-        Ok(Sides { regions, slots, entries, newest_generation, invalid, damage })
-    }
-
-    /// For every slot, the side with the largest generation that is not above the header's.
-    fn table(&self, header: &Header) -> std::result::Result<Table, TryReserveError> {
-        let mut table = Table { slots: Vec::new(), digest: 0, regions: 0 };
-        table.slots.try_reserve_exact(self.entries.len())?;
-        for &(number, ref sides) in &self.entries {
-            // Slots behind the header's last have no entry in this table, whatever lies there.
-            let known = number < header.slots;
-            let generation = |side: usize| {
-                let entry = sides[side].as_ref().filter(|_| known)?;
-                (entry.generation <= header.generation).then_some(entry.generation)
-            };
-            let side = match (generation(0), generation(1)) {
-                (Some(a), Some(b)) => Some(if a >= b { 0 } else { 1 }),
-                (Some(_), None) => Some(0),
-                (None, Some(_)) => Some(1),
-                (None, None) => None,
-            };
-            let abandoned = (0..2).any(|other| {
-                sides[other]
-                    .as_ref()
-                    .is_some_and(|entry| !known || entry.generation > header.generation)
-            });
-            let entry = side.and_then(|side| sides[side].as_ref());
-            let mut recovered = RecoveredSlot {
-                number,
-                // A slot without an entry is first written to side 0.
-                side: side.unwrap_or(1) as u8,
-                generation: entry.map(|entry| entry.generation),
-                abandoned,
-                digest: 0,
-                region: None,
-            };
-            if let Some(region) = entry.and_then(|entry| entry.region.as_ref()) {
-                recovered.digest = format::digest(page_of(self.regions, number, recovered.side));
-                recovered.region = Some(RecoveredRegion {
-                    name: region.name.to_owned(),
-                    start: region.start,
-                    len: region.len,
-                    reserved: region.reserved,
-                });
-                table.digest = table.digest.wrapping_add(recovered.digest);
-                table.regions += 1;
-            }
-            table.slots.push(recovered);
         }
         Ok(table)
     }
 
-    fn describe_damage(&self, message: &mut String) {
-        for &page in self.invalid.iter().take(PAGES_NAMED) {
-            let (slot, side) = ((page - 2) / 2, (page % 2) as u8);
-            if let Err(reason) = decode_slot(self.regions, slot, side) {
-                let _ = write!(message, "; regions page {page}: {reason}");
+    fn read_slot(
+        &mut self,
+        regions: &[u8],
+        number: u64,
+        generation: u64,
+        known: u64,
+    ) -> std::result::Result<(), TryReserveError> {
+        let sides = [0, 1].map(|side| match decode_slot(regions, number, side) {
+            Ok(entry) => {
+                self.newest_generation = self.newest_generation.max(entry.generation);
+                Some(entry)
             }
+            Err(reason) => {
+                if reason != PageError::Blank {
+                    let page = page_number(number, side);
+                    self.invalid.push(page);
+                    if !format::may_be_torn(page_of(regions, number, side), number) {
+                        self.damage.get_or_insert((page, reason));
+                    }
+                }
+                None
+            }
+        });
+        if sides.iter().all(Option::is_none) {
+            return Ok(());
         }
-        if let Some(more @ 1..) = self.invalid.len().checked_sub(PAGES_NAMED) {
-            let _ = write!(message, "; and {more} more damaged pages");
+        // Slots from `known` on have no entry in this table, whatever lies there.
+        let is_in_table = |entry: &&format::Entry| number < known && entry.generation <= generation;
+        let generations = [0, 1].map(|side: usize| {
+            sides[side].as_ref().filter(is_in_table).map(|entry| entry.generation)
+        });
+        let side = match generations {
+            [Some(a), Some(b)] => Some(if a >= b { 0 } else { 1 }),
+            [Some(_), None] => Some(0),
+            [None, Some(_)] => Some(1),
+            [None, None] => None,
+        };
+        let entry = side.and_then(|side| sides[side].as_ref());
+        let mut recovered = RecoveredSlot {
+            number,
+            // A slot without an entry is first written to side 0.
+            side: side.unwrap_or(1) as u8,
+            generation: entry.map(|entry| entry.generation),
+            abandoned: sides.iter().flatten().any(|entry| !is_in_table(&entry)),
+            digest: 0,
+            region: None,
+        };
+        if let Some(region) = entry.and_then(|entry| entry.region.as_ref()) {
+            recovered.digest = format::digest(page_of(regions, number, recovered.side));
+            recovered.region = Some(RecoveredRegion {
+                name: region.name.into(),
+                start: region.start,
+                len: region.len,
+                reserved: region.reserved,
+            });
+            self.digest = self.digest.wrapping_add(recovered.digest);
+            self.regions += 1;
         }
+        self.slots.try_reserve(1)?;
+        self.slots.push(recovered);
+        Ok(())
+    }
+}
+
+fn describe_damage(regions: &[u8], pages: &[u64], message: &mut String) {
+    for &page in pages.iter().take(PAGES_NAMED) {
+        let (slot, side) = ((page - 2) / 2, (page % 2) as u8);
+        if let Err(reason) = decode_slot(regions, slot, side) {
+            let _ = write!(message, "; regions page {page}: {reason}");
+        }
+    }
+    if let Some(more @ 1..) = pages.len().checked_sub(PAGES_NAMED) {
+        let _ = write!(message, "; and {more} more damaged pages");
     }
 }
 
@@ -385,40 +393,56 @@ fn page_of(regions: &[u8], slot: u64, side: u8) -> &[u8] {
     &regions[at..at + PAGE_SIZE as usize]
 }
 
-/// What only the table as a whole can show: places inside the file, none of them shared, and names
-/// that are used once. Each region comes with the number of the page that says so.
-fn check_table<'a>(
+fn page_number(slot: u64, side: u8) -> u64 {
+    2 + 2 * slot + u64::from(side)
+}
+
+/// The regions of a durable table by their names, if it is possible as a whole.
+fn check_table(
     place: &str,
-    regions: impl Iterator<Item = (u64, &'a RecoveredRegion)>,
-    count: u64,
+    slots: &[RecoveredSlot],
     data_len: u64,
-) -> Result<()> {
+) -> Result<HashMap<Arc<str>, Resting>> {
+    let regions = slots.iter().filter_map(|slot| {
+        Some((page_number(slot.number, slot.side), slot.number, slot.region.as_ref()?))
+    });
+    check_regions(place, regions, slots.len(), data_len)
+}
+
+/// What only all regions together can show: places inside the file, none of them shared, and names
+/// that are used once. Each region comes with the number of the page that says so, and its slot.
+fn check_regions<'a>(
+    place: &str,
+    regions: impl Iterator<Item = (u64, u64, &'a RecoveredRegion)> + Clone,
+    most: usize,
+    data_len: u64,
+) -> Result<HashMap<Arc<str>, Resting>> {
     let corrupt = |what: String| Err(corrupt(place, what));
-    let count = count as usize;
-    let mut names: HashMap<&str, u64> = HashMap::new();
+    let mut names = HashMap::default();
     let mut places: Vec<(u64, u64, u64, &str)> = Vec::new();
-    names.try_reserve(count).map_err(|_| no_memory(place))?;
-    places.try_reserve_exact(count).map_err(|_| no_memory(place))?;
-    for (page, region) in regions {
-        if let Some(other) = names.insert(&region.name, page) {
+    names.try_reserve(most).map_err(|_| no_memory(place))?;
+    places.try_reserve_exact(most).map_err(|_| no_memory(place))?;
+    for (page, slot, region) in regions.clone() {
+        let &RecoveredRegion { ref name, start, len, reserved } = region;
+        if names.insert(name.clone(), Resting { slot, start, len, reserved }).is_some() {
+            let other = regions.clone().find(|(_, _, other)| other.name == *name);
+            let (other, ..) = other.expect("a region has the name");
             return corrupt(format!(
-                "regions page {page}: field name: {:?} is also the name on page {other}",
-                region.name,
+                "regions page {page}: field name: {name:?} is also the name on page {other}",
             ));
         }
-        if region.reserved == 0 {
+        if reserved == 0 {
             continue;
         }
         // The format limits every number to 1 EiB, so these sums fit.
         let needed = region.needed().end();
         if needed > data_len {
             return corrupt(format!(
-                "regions page {page}: field len: region {:?} ends at {needed}, and data at \
-                 {data_len}",
-                region.name
+                "regions page {page}: field len: region {name:?} ends at {needed}, and data at \
+                 {data_len}"
             ));
         }
-        places.push((region.start, region.start + region.reserved, page, &region.name));
+        places.push((start, start + reserved, page, name));
     }
     places.sort_unstable();
     for pair in places.windows(2) {
@@ -430,7 +454,7 @@ fn check_table<'a>(
             ));
         }
     }
-    Ok(())
+    Ok(names)
 }
 
 impl RecoveredRegion {
@@ -439,12 +463,24 @@ impl RecoveredRegion {
         Extent { start: self.start, len: round_up(self.len) }
     }
 
-    /// Its place, where it has one, as far as a file of `file_len` bytes goes. A crash may have cost
-    /// the file a reserved end, which holds nothing and may be given to another region.
+    /// Its place, where it has one, in a file of `file_len` bytes.
     pub fn place(&self, file_len: u64) -> Option<Extent> {
-        let len = self.reserved.min(file_len.saturating_sub(self.start));
-        (len > 0).then_some(Extent { start: self.start, len })
+        place_in(file_len, self.start, self.reserved)
     }
+}
+
+impl Resting {
+    /// As of [`RecoveredRegion`].
+    pub fn place(&self, file_len: u64) -> Option<Extent> {
+        place_in(file_len, self.start, self.reserved)
+    }
+}
+
+/// A place, if there is one, as far as a file of `file_len` bytes goes. A crash may have cost the file
+/// a reserved end, which holds nothing and may be given to another region.
+fn place_in(file_len: u64, start: u64, reserved: u64) -> Option<Extent> {
+    let len = reserved.min(file_len.saturating_sub(start));
+    (len > 0).then_some(Extent { start, len })
 }
 
 /// A region as it is, and as the durable table has the slot that it is in.
@@ -471,6 +507,17 @@ impl Recovered {
         Some(&self.slots[index])
     }
 
+    /// The regions by their names that the mirror knows nothing else of.
+    pub fn take_names(&mut self, mirror: Option<&Mirror>) -> HashMap<Arc<str>, Resting> {
+        let mut names = std::mem::take(&mut self.names);
+        for &slot in mirror.into_iter().flat_map(|mirror| mirror.slots.keys()) {
+            if let Some(durable) = self.durable(slot) {
+                names.remove(&durable.name);
+            }
+        }
+        names
+    }
+
     /// What the durable table has in a slot.
     fn durable(&self, slot: u64) -> Option<&RecoveredRegion> {
         self.slot(slot)?.region.as_ref()
@@ -481,7 +528,7 @@ impl Recovered {
     pub fn regions<'a>(
         &'a self,
         mirror: Option<&'a Mirror>,
-    ) -> impl Iterator<Item = Region<'a>> + 'a {
+    ) -> impl Iterator<Item = Region<'a>> + Clone + 'a {
         let in_mirror = move |slot| mirror.is_some_and(|it| it.slots.contains_key(&slot));
         let unchanged = self.slots.iter().filter(move |slot| !in_mirror(slot.number));
         let unchanged = unchanged.filter_map(|slot| {
@@ -522,8 +569,8 @@ impl Recovered {
     /// as strict as the checks of `regions`: what a mirror is wrong about, it may be wrong about
     /// everywhere.
     pub fn fits(&self, mirror: &Mirror, data_len: u64) -> bool {
-        let count = self.regions(Some(mirror)).count() as u64;
-        let regions = self.regions(Some(mirror)).map(|it| (it.slot, it.region));
+        let most = self.slots.len() + mirror.slots.len();
+        let regions = self.regions(Some(mirror)).map(|it| (it.slot, it.slot, it.region));
         let in_place = self.regions(Some(mirror)).filter(Region::is_in_place);
         // The next flush needs room in `regions`; and only a power loss costs a place its end.
         let is_whole = mirror.slots.iter().all(|(&slot, found)| {
@@ -531,7 +578,7 @@ impl Recovered {
                 && found.region.as_ref().is_none_or(|it| it.start + it.reserved <= data_len)
         });
         is_whole
-            && check_table("", regions, count, data_len).is_ok()
+            && check_regions("", regions, most, data_len).is_ok()
             && in_place
                 .flat_map(|it| it.durable.map(|durable| (it.region, durable)))
                 .all(|(region, durable)| durable.len <= region.reserved)

@@ -4,10 +4,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, MAX_FILE_LEN};
 use crate::growth;
-use crate::region::RegionInner;
+use crate::recovery::{RecoveredRegion, Region, Resting};
+use crate::region::{RegionInfo, RegionInner};
 use crate::space::{Extent, Space};
 use crate::storage::file::map_generously;
 use crate::storage::{File, Storage, Window};
@@ -21,7 +23,11 @@ struct Pending {
 }
 
 pub(crate) struct Table {
+    /// The regions that somebody has asked for since the database was opened, and new ones.
     pub names: HashMap<Arc<str>, Arc<RegionInner>>,
+    /// All others: as recovery found them. Opening a database makes no object for each of its
+    /// regions, and one that nobody asks for takes a fraction of the memory.
+    pub resting: HashMap<Arc<str>, Resting>,
     /// Regions that changed in the present flush epoch.
     pub dirty: Vec<Arc<RegionInner>>,
     pub space: Space,
@@ -92,6 +98,7 @@ impl Table {
     pub fn new(space: Space, window: Arc<Window>, slots: Slots, max_address_space: u64) -> Table {
         Table {
             names: HashMap::default(),
+            resting: HashMap::default(),
             dirty: Vec::new(),
             space,
             window,
@@ -103,6 +110,56 @@ impl Table {
             forgotten: 0,
             max_address_space,
         }
+    }
+
+    /// The region of this name.
+    pub fn find(&mut self, engine: &Arc<Engine>, name: &str) -> Option<Arc<RegionInner>> {
+        if let Some(region) = self.names.get(name) {
+            return Some(region.clone());
+        }
+        let (name, Resting { slot, start, len, reserved }) = self.resting.remove_entry(name)?;
+        let region = RecoveredRegion { name: name.clone(), start, len, reserved };
+        let place = region.place(self.space.file_len());
+        let durable = Some(&region);
+        let found = Region { slot, region: &region, durable, abandoned: false, mirrored: false };
+        Some(self.enter(engine, &found, place))
+    }
+
+    /// Makes an object for a region that recovery has found.
+    pub fn enter(
+        &mut self,
+        engine: &Arc<Engine>,
+        found: &Region,
+        place: Option<Extent>,
+    ) -> Arc<RegionInner> {
+        let (name, window) = (&found.region.name, self.window.clone());
+        let region = RegionInner::recovered(engine.clone(), name.clone(), found, place, window);
+        self.names.insert(name.clone(), region.clone());
+        region
+    }
+
+    /// All regions whose names are wanted.
+    pub fn find_all(
+        &mut self,
+        engine: &Arc<Engine>,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Vec<Arc<RegionInner>> {
+        let resting: Vec<_> = self.resting.keys().filter(|it| wanted(it)).cloned().collect();
+        for name in resting {
+            self.find(engine, &name);
+        }
+        let regions = self.names.iter().filter(|(name, _)| wanted(name));
+        regions.map(|(_, region)| region.clone()).collect()
+    }
+
+    /// The names of all regions, and where they lie.
+    pub fn list(&self) -> impl Iterator<Item = (&Arc<str>, RegionInfo)> {
+        let file_len = self.space.file_len();
+        let resting = self.resting.iter().map(move |(name, it)| {
+            let place = it.place(file_len).unwrap_or(Extent { start: 0, len: 0 });
+            (name, RegionInfo { start: place.start, len: it.len, reserved: place.len })
+        });
+        self.names.iter().map(|(name, region)| (name, region.info())).chain(resting)
     }
 
     /// Takes an extent for a region that must hold `need` bytes, and a window that reaches it.

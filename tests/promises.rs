@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::channel;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rawdb::storage::simulation::Simulation;
@@ -207,6 +208,41 @@ fn p5_writers_do_not_wait_for_the_disk() {
     });
     assert_eq!(syncs.try_iter().count(), 3, "one sync of the first flush, two of the shared one");
     (0..9).for_each(|_| allow.send(()).unwrap());
+    db.close().unwrap();
+}
+
+/// Opening costs the disk nothing for each region after a clean close, which has synced them all.
+#[test]
+fn p2_opening_settles_entries_unless_the_database_was_closed() {
+    const REGIONS: u64 = 20;
+    let written_by_opening = |disk: Arc<Simulation>| {
+        let (written, pages) = channel();
+        disk.set_meanwhile(Some(Box::new(move |call, file| {
+            if (call, file) == ("write", File::Regions) {
+                let _ = written.send(());
+            }
+        })));
+        let db = Database::open_storage(disk.clone(), &Options::default()).unwrap();
+        disk.set_meanwhile(None);
+        (db, pages.iter().count() as u64)
+    };
+    let disk = Simulation::empty();
+    let db = Database::open_storage(disk.clone(), &Options::default()).unwrap();
+    for number in 0..REGIONS {
+        db.create_region_if_needed(&number.to_string()).unwrap().write(b"x").unwrap();
+    }
+    db.close().unwrap();
+    let (db, written) = written_by_opening(disk.snapshot().restart());
+    assert_eq!(written, 1, "the header alone");
+    db.close().unwrap();
+
+    // Opened, and never closed.
+    let disk = disk.snapshot().restart();
+    let db = Database::open_storage(disk.clone(), &Options::default()).unwrap();
+    let open = disk.snapshot();
+    db.close().unwrap();
+    let (db, written) = written_by_opening(open.restart());
+    assert_eq!(written, REGIONS + 1, "the header and all entries");
     db.close().unwrap();
 }
 

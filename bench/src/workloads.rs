@@ -900,7 +900,7 @@ fn open(scale: &Scale) -> Workload {
         how: "Closed before, its files in the page cache. Every region has 64 B.",
         touched: 0,
         causes: "checking both copies of each entry, the faults of reading them (8 KiB a \
-                 region), room in `live` for every region, and two syncs, which the other \
+                 region), room in `live` for every region, and a sync, which the other \
                  versions do not do.",
         metrics: counts.map(|count| seconds(format!("{} regions", count_name(count)))).into(),
         contenders: vec![engine::<Rawdb>(counts), engine::<Rawdb05>(counts), engine::<New>(counts)],

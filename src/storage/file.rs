@@ -463,6 +463,19 @@ impl Storage for FileStorage {
         Ok(Contents { bytes: Box::new(map), written })
     }
 
+    fn cache_table(&self, offset: u64, len: u64) {
+        // The kernel makes the larger folios the more is read in a row. Nothing comes from the disk, as
+        // these blocks have never been written; and nothing depends on it.
+        let mut buffer = [0; 1 << 16];
+        let mut at = offset;
+        while at + buffer.len() as u64 <= offset + len {
+            match self.regions.read_at(&mut buffer, at) {
+                Ok(read @ 1..) => at += read as u64,
+                _ => return,
+            }
+        }
+    }
+
     fn read_identity(&self) -> io::Result<Vec<u8>> {
         read_front(&self.data, PAGE_SIZE)
     }

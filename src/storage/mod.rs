@@ -131,6 +131,9 @@ pub trait Storage: Send + Sync {
     fn make_writable(&self, first: *mut u8, len: usize) -> io::Result<()>;
     /// The whole of `regions` or `live`, to be read; nothing where there is no `live`.
     fn read(&self, file: File) -> io::Result<Contents>;
+    /// A range of `regions` is about to be written, a few bytes of each page, for the first time. Has the
+    /// page cache keep it in large parts, which is what mapping it costs when it is read.
+    fn cache_table(&self, _offset: u64, _len: u64) {}
     /// The first page of `data`, or less where the file is shorter.
     fn read_identity(&self) -> io::Result<Vec<u8>>;
     /// Bytes of storage that `data` occupies.
