@@ -165,11 +165,12 @@ fn set_prefix(page: &mut [u8], kind: u16, generation: u64) {
     page[AT_GENERATION].copy_from_slice(&generation.to_le_bytes());
 }
 
-/// To be called last, with all of the used bytes and no others.
+/// To be called last and once, with all of the used bytes and no others.
 fn seal(used: &mut [u8]) {
     let len = used.len() as u16;
     used[AT_USED].copy_from_slice(&len.to_le_bytes());
-    let checksum = checksum(used);
+    // Of the checksum itself as zero, which it still is.
+    let checksum = crc32c::crc32c(used);
     used[AT_CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
 }
 

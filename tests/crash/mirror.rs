@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rawdb::storage::simulation::{Simulation, Snapshot, SECTOR};
+use rawdb::storage::simulation::{Fault, Simulation, Snapshot, SECTOR};
 use rawdb::storage::File;
 use rawdb::{Database, Options};
 
@@ -169,4 +169,101 @@ fn every_flipped_bit_of_a_mirror_spoils_all_of_it_or_nothing() {
     }
     println!("{believed} made no difference, {ignored} spoiled the mirror, {other} a word");
     assert!(believed > 1000 && ignored > 1000);
+}
+
+/// Names of all lengths, so that cells of all sizes are needed.
+fn name_of(rng: &mut fastrand::Rng) -> String {
+    let len = if rng.bool() { rng.usize(1..60) } else { rng.usize(1..=rawdb::MAX_NAME_LEN) };
+    (0..len).map(|_| rng.alphanumeric()).collect()
+}
+
+/// Regions come, go, and change their names, in one process after the other, and the mirror has room
+/// for them all the time.
+#[test]
+fn cells_are_used_again() {
+    let mut rng = fastrand::Rng::new();
+    println!("seed {}", rng.get_seed());
+    let mut disk = Simulation::empty();
+    let mut db = open(&disk).unwrap();
+    let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for round in 0..3000 {
+        let name = name_of(&mut rng);
+        let other = model.keys().nth(rng.usize(..8)).cloned();
+        match (rng.u32(..6), other) {
+            (0..=1, Some(other)) => {
+                db.rename(&other, &name, true).unwrap();
+                let bytes = model.remove(&other).unwrap();
+                model.insert(name, bytes);
+            }
+            (2, Some(other)) => {
+                db.remove(&other).unwrap();
+                model.remove(&other);
+            }
+            (3, Some(other)) => {
+                db.rename(&other, &name, false).unwrap();
+                db.remove(&name).unwrap();
+                model.remove(&other);
+            }
+            _ if model.len() < 8 => {
+                let bytes = [round as u8; 3].to_vec();
+                db.create_region_if_needed(&name).unwrap().write(&bytes).unwrap();
+                model.insert(name, bytes);
+            }
+            _ => db.flush().unwrap(),
+        }
+        if round % 16 == 0 {
+            assert_eq!(found(&disk.snapshot().restart()), model);
+        }
+        if rng.u32(..64) == 0 {
+            disk = disk.snapshot().restart();
+            db = open(&disk).unwrap();
+        }
+        // Of each size there are cells for every slot at most. Twice as many slots as regions are in
+        // use between two flushes, or some more.
+        let len = disk.contents(File::Live).len();
+        assert!(len <= 40 * 45 * 256, "{len} bytes in round {round}");
+    }
+}
+
+/// What is done to a region that was there when the database was opened takes no room in the mirror,
+/// however full the disk was then and whatever was created since.
+#[test]
+fn room_is_kept_for_the_regions_that_are_there() {
+    let mut rng = fastrand::Rng::new();
+    println!("seed {}", rng.get_seed());
+    let disk = Simulation::empty();
+    let db = open(&disk).unwrap();
+    let mut names: Vec<String> = (0..500).map(|_| name_of(&mut rng)).collect();
+    names.sort();
+    names.dedup();
+    for name in &names {
+        db.create_region_if_needed(name).unwrap().write(name.as_bytes()).unwrap();
+    }
+    db.close().unwrap();
+    let closed = disk.snapshot();
+    let mut fell_back = 0;
+    for call in 0.. {
+        let disk = closed.restart();
+        disk.inject(Some(Fault { call, errno: libc::ENOSPC, partial: false, lasting: false }));
+        let db = match open(&disk) {
+            Ok(_) if disk.failed_call().is_none() => break,
+            Ok(db) if disk.failed_call() == Some("allocate") => db,
+            _ => continue,
+        };
+        fell_back += 1;
+        let len = || disk.contents(File::Live).len();
+        for _ in 0..rng.usize(..200) {
+            db.create_region_if_needed(&name_of(&mut rng)).unwrap();
+        }
+        let before = len();
+        rng.shuffle(&mut names);
+        for name in &names {
+            match rng.bool() {
+                true => db.region(name).unwrap().truncate(0).unwrap(),
+                false => db.remove(name).unwrap(),
+            }
+        }
+        assert_eq!(len(), before);
+    }
+    assert!(fell_back > 0);
 }
