@@ -418,7 +418,7 @@ impl Live {
         Ok(Some(live))
     }
 
-    /// Makes room for so many more regions, whose names fit the smallest cell.
+    /// Makes room for so many more regions, whose names fit the smallest cell (40 bytes).
     pub fn reserve(&self, regions: u64) -> Result<()> {
         self.make_room(&mut self.state.lock(), regions)
     }
