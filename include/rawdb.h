@@ -746,7 +746,8 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_reserve_file(struct rawdb *db, uint
 
 /**
  * Makes room in the region table for `count` regions altogether, so that creating them is faster
- * and does not need disk space for the table. Never takes room away.
+ * and does not need disk space for the table, where names have up to 40 bytes. Never takes room
+ * away.
  *
  * RAWDB_OK, or
  *   RAWDB_E_INVALID_ARGUMENT  db is NULL.

@@ -191,7 +191,7 @@ impl Database {
         self.engine.reserve_file(min_len)
     }
 
-    /// Takes the storage that the table needs for `count` regions in all.
+    /// Takes the storage that the table needs for `count` regions in all, with names of up to 40 bytes.
     ///
     /// # Errors
     ///

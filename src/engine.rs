@@ -23,7 +23,7 @@ use crate::flush::Committer;
 use crate::fork;
 use crate::format::{self, round_up, Header, Identity, RegionEntry, PAGE_SIZE};
 use crate::growth;
-use crate::live::{self, Live, Mirror, Word};
+use crate::live::{self, Change, Live, Mirror, Record};
 use crate::options::Options;
 use crate::pieces::Pieces;
 use crate::recovery::{recover, Found, Recovered};
@@ -263,20 +263,15 @@ impl Engine {
 
     /// Records what slots hold from now on, all of them at once, for the case that this process dies.
     /// What it gives up may be used again from then on, and not before.
-    pub fn mirror(&self, changes: &[(u64, Option<RegionEntry>)]) -> Result<()> {
+    pub fn mirror(&self, changes: &mut [Change]) -> Result<()> {
         self.live.as_ref().map_or(Ok(()), |live| live.record(changes))
     }
 
-    /// Where the length of a region is that has been recorded.
-    pub fn mirrored_len(&self, slot: u64) -> Word {
-        self.live.as_ref().map_or(Word::NONE, |live| live.len_of(slot))
-    }
-
-    /// Records a length at such a place.
+    /// Records the length of a region that is recorded there.
     #[inline]
-    pub fn mirror_len(&self, word: Word, len: u64) -> Result<()> {
+    pub fn mirror_len(&self, record: Record, len: u64) -> Result<()> {
         match &self.live {
-            Some(live) => live.store_len(word, len),
+            Some(live) => live.store_len(record, len),
             None => Ok(()),
         }
     }
@@ -500,9 +495,10 @@ impl Engine {
         self.check_writable()?;
         let slot = table.slots.take(&*self.storage)?;
         let entry = RegionEntry { name, start: 0, len: 0, reserved: 0 };
-        self.mirror(&[(slot, Some(entry))]).inspect_err(|_| table.slots.free.push(slot))?;
+        let mut change = [Change::of(slot, Record::NONE, Some(entry))];
+        self.mirror(&mut change).inspect_err(|_| table.slots.free.push(slot))?;
         let name: Arc<str> = name.into();
-        let region = RegionInner::new(self.clone(), slot, name.clone());
+        let region = RegionInner::new(self.clone(), slot, name.clone(), change[0].record);
         // Takes the writer lock after the table's, which no one else can want yet.
         region.enter_dirty(&mut table);
         table.names.insert(name, region.clone());
@@ -538,7 +534,7 @@ impl Engine {
             return Err(region.busy());
         }
         let mut table = self.table.lock();
-        self.mirror(&[(region.slot, None)])?;
+        self.mirror(&mut [region.change(&writer, None)])?;
         take_out(&mut table, region, &mut writer);
         Ok(())
     }
@@ -580,16 +576,18 @@ impl Engine {
                     return Err(target.busy());
                 }
             }
-            let removed = target.iter().map(|target| (target.slot, None));
-            let changes = removed.chain([(region.slot, Some(region.entry(to)))]);
-            self.mirror(&changes.collect::<Vec<_>>())?;
+            let removed = target.iter().map(|target| target.change(&writers[index(target)], None));
+            let renamed = region.change(&writers[index(&region)], Some(region.entry(to)));
+            let mut changes: Vec<_> = [renamed].into_iter().chain(removed).collect();
+            self.mirror(&mut changes)?;
+            let record = changes[0].record;
             if let Some(target) = &target {
                 take_out(&mut table, target, &mut writers[index(target)]);
             }
             let writer = &mut writers[index(&region)];
             region.touch_in_new_epoch(writer, &mut table);
             table.names.remove(from);
-            region.set_name(writer, new_name.clone());
+            region.set_name(writer, new_name.clone(), record);
             table.names.insert(new_name, region.clone());
             return Ok(());
         }
@@ -619,8 +617,10 @@ impl Engine {
             if let Some((region, _)) = pairs.find(|(_, writer)| writer.is_appending()) {
                 return Err(region.busy());
             }
-            let changes: Vec<_> = involved.iter().map(|region| (region.slot, None)).collect();
-            self.mirror(&changes)?;
+            let pairs = involved.iter().zip(&writers);
+            let mut changes: Vec<_> =
+                pairs.map(|(region, writer)| region.change(writer, None)).collect();
+            self.mirror(&mut changes)?;
             for (region, writer) in involved.iter().zip(&mut writers) {
                 take_out(&mut table, region, writer);
             }
@@ -659,8 +659,8 @@ impl Engine {
         }
         let mut table = self.table.lock();
         table.slots.grow(&*self.storage, count)?;
-        let slots = count.max(table.slots.next);
-        self.live.as_ref().map_or(Ok(()), |live| live.reserve(slots))
+        let more = count.saturating_sub(table.names.len() as u64);
+        self.live.as_ref().map_or(Ok(()), |live| live.reserve(more))
     }
 
     /// Flushes and takes every handle out of use. The files stay locked while views are open.

@@ -64,7 +64,7 @@ const ENTRY_USED: usize = 64; // and the name after it
 const KIND_IDENTITY: u16 = 1;
 const KIND_HEADER: u16 = 2;
 const KIND_SLOT: u16 = 3;
-const KIND_MIRROR: u16 = 4;
+const KIND_MIRROR: u16 = 5; // 4 was another layout of it
 
 // First page of `live`.
 const AT_BOOT_ID: Range<usize> = 48..64;
@@ -126,9 +126,7 @@ pub(crate) struct Page(Box<[u8; PAGE]>);
 impl Page {
     fn new(kind: u16, generation: u64) -> Page {
         let mut page = Page(Box::new([0; PAGE]));
-        page.set(AT_MAGIC, &MAGIC);
-        page.set(AT_KIND, &kind.to_le_bytes());
-        page.set(AT_GENERATION, &generation.to_le_bytes());
+        set_prefix(&mut page.0[..], kind, generation);
         page
     }
 
@@ -137,9 +135,7 @@ impl Page {
     }
 
     fn seal(mut self, used: usize) -> Page {
-        self.set(AT_USED, &(used as u16).to_le_bytes());
-        let checksum = checksum(&self.0[..used]);
-        self.set(AT_CHECKSUM, &checksum.to_le_bytes());
+        seal(&mut self.0[..used]);
         self
     }
 
@@ -161,6 +157,21 @@ impl Page {
     pub fn digest(&self) -> u128 {
         digest(self.bytes())
     }
+}
+
+fn set_prefix(page: &mut [u8], kind: u16, generation: u64) {
+    page[AT_MAGIC].copy_from_slice(&MAGIC);
+    page[AT_KIND].copy_from_slice(&kind.to_le_bytes());
+    page[AT_GENERATION].copy_from_slice(&generation.to_le_bytes());
+}
+
+/// To be called last and once, with all of the used bytes and no others.
+fn seal(used: &mut [u8]) {
+    let len = used.len() as u16;
+    used[AT_USED].copy_from_slice(&len.to_le_bytes());
+    // Of the checksum itself as zero, which it still is.
+    let checksum = crc32c::crc32c(used);
+    used[AT_CHECKSUM].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// The offset in `regions` of the header page `page` (0 or 1).
@@ -217,21 +228,34 @@ pub(crate) fn encode_mirror(identity: &MirrorIdentity) -> Page {
 }
 
 pub(crate) fn encode_entry(entry: &Entry) -> Page {
-    let mut page = Page::new(KIND_SLOT, entry.generation);
-    page.set(AT_SLOT, &entry.slot.to_le_bytes());
-    let Some(region) = &entry.region else {
-        page.set(AT_STATE, &STATE_VACANT.to_le_bytes());
-        return page.seal(ENTRY_USED);
-    };
-    let name = region.name.as_bytes();
-    page.set(AT_STATE, &STATE_REGION.to_le_bytes());
-    page.set(AT_NAME_LEN, &(name.len() as u32).to_le_bytes());
-    page.set(AT_START, &region.start.to_le_bytes());
-    page.set(AT_LEN, &region.len.to_le_bytes());
-    page.set(AT_RESERVED, &region.reserved.to_le_bytes());
-    let used = ENTRY_USED + name.len();
-    page.set(ENTRY_USED..used, name);
-    page.seal(used)
+    let mut page = Page(Box::new([0; PAGE]));
+    let used = entry_len(entry.region.as_ref().map_or(0, |region| region.name.len()));
+    encode_entry_to(&mut page.0[..used], entry);
+    page
+}
+
+/// How many bytes an entry uses; that of a vacant slot has no name.
+pub(crate) const fn entry_len(name_len: usize) -> usize {
+    ENTRY_USED + name_len
+}
+
+/// The used bytes of an entry, where there are just as many zeros.
+pub(crate) fn encode_entry_to(bytes: &mut [u8], entry: &Entry) {
+    set_prefix(bytes, KIND_SLOT, entry.generation);
+    let mut set = |at: Range<usize>, value: &[u8]| bytes[at].copy_from_slice(value);
+    set(AT_SLOT, &entry.slot.to_le_bytes());
+    match &entry.region {
+        None => set(AT_STATE, &STATE_VACANT.to_le_bytes()),
+        Some(RegionEntry { name, start, len, reserved }) => {
+            set(AT_STATE, &STATE_REGION.to_le_bytes());
+            set(AT_NAME_LEN, &(name.len() as u32).to_le_bytes());
+            set(AT_START, &start.to_le_bytes());
+            set(AT_LEN, &len.to_le_bytes());
+            set(AT_RESERVED, &reserved.to_le_bytes());
+            set(ENTRY_USED..ENTRY_USED + name.len(), name.as_bytes());
+        }
+    }
+    seal(bytes);
 }
 
 /// The contribution of a sealed region entry to the table's digest: a 128-bit hash of its used
@@ -395,10 +419,10 @@ pub(crate) fn check_name(name: &str) -> std::result::Result<(), &'static str> {
     }
 }
 
-/// The checks that every page must pass, whatever it holds. Of a page that shares its place with
-/// others there is less than a whole one.
+/// The checks that every page must pass, whatever it holds. Of an entry in the mirror there is less
+/// than a page.
 fn check_prefix(page: &[u8], kind: u16, lengths: std::ops::RangeInclusive<usize>) -> Decoded<()> {
-    assert!(page.len() >= *lengths.end(), "what can be used of a page is read");
+    assert!(page.len() >= *lengths.start(), "what is always used of a page is read");
     if page[..ENTRY_USED].iter().all(|&byte| byte == 0) {
         return Err(PageError::Blank);
     }

@@ -4,6 +4,7 @@
 
 use crate::format::{MAX_FILE_LEN, PAGE_SIZE};
 
+const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
@@ -72,7 +73,13 @@ pub(crate) fn file_len(len: u64, need: u64) -> u64 {
 }
 
 /// How many slots to have room for when `need` are needed: at least 64 KiB of them, at most 8 MiB
-/// ahead.
+/// ahead, or an eighth, so that the calls to the system for many regions are few.
 pub(crate) fn slots(need: u64) -> u64 {
-    need + (need / 2).clamp(8, 1024)
+    need + (need / 2).clamp(8, 1024.max(need / 8))
+}
+
+/// How long to make `live` when `need` bytes of it are needed: at least 64 KiB longer, at most 8 MiB,
+/// which is room for 32,768 regions.
+pub(crate) fn live_len(need: u64) -> u64 {
+    (need + (need / 2).clamp(64 * KIB, 8 * MIB)).next_multiple_of(PAGE_SIZE)
 }

@@ -4,24 +4,30 @@
 //! started anew.
 //!
 //! It is an overlay: it holds the slots that have changed since it was begun, and every other slot
-//! is as `regions` has it. A slot has two *copies* of its entry. A change writes the copies that are
-//! not in use, of all slots that it is about, and then counts up one word, which brings them into
-//! use together. So it is there as a whole or not at all, wherever the process dies. A region's
-//! length is a word of its own in the copy, and all that an append stores here.
+//! is as `regions` has it. A slot has a *cell* with two *copies* of its entry. A change writes the
+//! copies that are not in use, of all slots that it is about, and then counts up one word, which
+//! brings them into use together. So it is there as a whole or not at all, wherever the process dies.
+//! A region's length is a word of its own in the copy, and all that an append stores here.
+//!
+//! Cells lie one behind the other, whatever slots they are for, and are as large as a name needs. A
+//! slot whose name has become too long for its cell gets another one. What it leaves counts less than
+//! the new copy, for ever, as stamps only grow and a slot never loses its newest copy: so its cell is
+//! free as it is.
 //!
 //! `docs/format.md` has the layout.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::btree_map::{BTreeMap, Entry as MapEntry};
 use std::ops::Range;
 use std::sync::atomic::{compiler_fence, AtomicU64};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, Entry, MirrorIdentity, RegionEntry, MAX_NAME_LEN, PAGE_SIZE};
+use crate::growth;
 use crate::recovery::{Recovered, RecoveredRegion};
 use crate::steps::Step;
 use crate::storage::{File, Storage, Window};
-use crate::sync::{Mutex, Ordering};
+use crate::sync::{HashMap, Mutex, Ordering};
 
 // Words of the first page, apart from what is written once.
 const AT_TRUSTED: u64 = 2048;
@@ -32,43 +38,121 @@ const AT_ATTEMPTED: u64 = 2072;
 /// What a page of zeros is not.
 const TRUSTED: u64 = 1;
 
-// A copy of an entry. The words have a cache line of their own.
-const COPY: u64 = PAGE_SIZE / 2;
-const AT_STAMP: u64 = 0;
-const AT_LEN: u64 = 8;
-const AT_ENTRY: u64 = 64;
+/// What cells are multiples of. No two of them meet in a cache line, or in a pair that is fetched
+/// together: threads store to the lengths of their regions.
+pub(crate) const UNIT: u64 = 256;
+/// A cell has two halves, each with a copy behind its first word.
+const HALF_UNIT: u64 = UNIT / 2;
+/// The word of the first half, times the number of its units: each byte says it, so that no bit of it
+/// can be wrong.
+const HEAD: u64 = 0x0101_0101_0101_0101;
+const AT_STAMP: u64 = 8;
+const AT_LEN: u64 = 16;
+const AT_ENTRY: u64 = 24;
 
-/// As many pages as a mirror has at least; a small database gets no more.
-const LEAST_PAGES: u64 = 16;
+/// Of the largest cell, that of the longest name.
+const MAX_UNITS: u64 = units(MAX_NAME_LEN);
 
-/// A word of `live`.
+/// How many units a cell for such a name has.
+const fn units(name_len: usize) -> u64 {
+    (AT_ENTRY + format::entry_len(name_len) as u64).div_ceil(HALF_UNIT)
+}
+
+/// A copy of an entry in `live`: the offset of its cell, and in the bits that are free there, the
+/// number of the cell's units and which copy it is of the two.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct At(u64);
+
+impl At {
+    fn new(cell: u64, units: u64, side: u64) -> At {
+        assert!(cell % UNIT == 0 && units <= MAX_UNITS && side < 2);
+        At(cell | units << 1 | side)
+    }
+
+    fn cell(self) -> u64 {
+        self.0 / UNIT * UNIT
+    }
+
+    fn units(self) -> u64 {
+        self.0 % UNIT / 2
+    }
+
+    fn other(self) -> At {
+        At(self.0 ^ 1)
+    }
+
+    /// Where its half begins.
+    fn offset(self) -> u64 {
+        self.cell() + self.0 % 2 * self.units() * HALF_UNIT
+    }
+}
+
+/// Where the mirror has a slot: its copy in use.
 #[derive(Clone, Copy)]
-pub(crate) struct Word {
-    /// Null where `live` is written by system calls.
-    address: *mut u8,
-    /// In the file. 0 is no word's.
-    offset: u64,
+pub(crate) struct Record {
+    /// The word with the length; null where `live` is written by system calls.
+    len: *mut u8,
+    at: At,
 }
 
 // SAFETY: the address is only used by `Live`, whose windows it lies in, and all access is atomic.
+unsafe impl Send for Record {}
+// SAFETY: as above.
+unsafe impl Sync for Record {}
+
+impl Record {
+    /// Of a slot that is not in the mirror.
+    pub const NONE: Record = Record { len: std::ptr::null_mut(), at: At(0) };
+
+    pub fn is_none(&self) -> bool {
+        self.at == At(0)
+    }
+}
+
+/// What a slot holds from now on.
+pub(crate) struct Change<'a> {
+    slot: u64,
+    region: Option<RegionEntry<'a>>,
+    /// Where the mirror has the slot.
+    pub record: Record,
+    /// Room that has been kept for the slot to enter the mirror, in units.
+    kept: u64,
+    /// Where it will have the slot.
+    next: At,
+}
+
+impl<'a> Change<'a> {
+    /// Of a slot that the mirror has, if it does, there.
+    pub fn of(slot: u64, record: Record, region: Option<RegionEntry<'a>>) -> Change<'a> {
+        Change { slot, region, record, kept: 0, next: At(0) }
+    }
+
+    /// Of a slot with a region of this name that the mirror does not have yet.
+    pub fn entering(slot: u64, name: &str, region: Option<RegionEntry<'a>>) -> Change<'a> {
+        Change { kept: units(name.len()), ..Change::of(slot, Record::NONE, region) }
+    }
+}
+
+/// A word of `live`.
+#[derive(Clone, Copy)]
+struct Word {
+    /// Null where `live` is written by system calls.
+    address: *mut u8,
+    /// In the file.
+    offset: u64,
+}
+
+// SAFETY: as of `Record`.
 unsafe impl Send for Word {}
 // SAFETY: as above.
 unsafe impl Sync for Word {}
-
-impl Word {
-    /// The length of a region that is not in the mirror.
-    pub const NONE: Word = Word { address: std::ptr::null_mut(), offset: 0 };
-
-    pub fn is_none(&self) -> bool {
-        self.offset == 0
-    }
-}
 
 /// The mirror of an open database.
 pub(crate) struct Live {
     storage: Arc<dyn Storage>,
     /// Whether it is stored to through a mapping.
     mapped: bool,
+    /// What is mapped at a time. No cell lies in two.
     piece: u64,
     /// The beginning of the first page.
     header: Word,
@@ -76,23 +160,27 @@ pub(crate) struct Live {
 }
 
 struct State {
-    /// By number; see [`Pieces`](crate::pieces::Pieces). Sparse as the slots of a database can be.
-    pieces: HashMap<u64, Piece>,
-    /// No piece has a block from here on.
+    /// Of the first pieces.
+    windows: Vec<Window>,
+    /// The file is that long.
     len: u64,
+    /// And up to here it has all of its blocks.
+    allocated: u64,
+    /// Where the next cell begins, if it fits into the piece.
+    end: u64,
+    /// Units that are kept for regions which are not in the mirror.
+    kept: u64,
+    /// Cells in which no copy is in use, by the number of their units.
+    free: [Vec<u64>; MAX_UNITS as usize + 1],
     /// The last stamp that counts.
     committed: u64,
-    /// The side in use of every slot that the mirror has.
-    sides: HashMap<u64, u8>,
+    /// Where the slots are that have no region to remember it.
+    without_region: HashMap<u64, Record>,
     /// Copies with a later stamp, of changes that failed or that a process did not complete. They
     /// must be gone before the stamp is used again.
-    uncommitted: Vec<(u64, u8)>,
-}
-
-struct Piece {
-    window: Option<Window>,
-    /// So much of it has blocks.
-    allocated: u64,
+    uncommitted: Vec<At>,
+    /// For a copy from its length on.
+    buffer: Vec<u8>,
 }
 
 /// What a process has left in `live`, checked as far as that goes without `regions`.
@@ -100,12 +188,16 @@ pub(crate) struct Mirror {
     /// What each slot holds that is not as `regions` has it.
     pub slots: BTreeMap<u64, MirroredSlot>,
     committed: u64,
-    uncommitted: Vec<(u64, u8)>,
+    uncommitted: Vec<At>,
+    /// Cells without a copy in use, as their first copies.
+    free: Vec<At>,
+    /// Behind the last cell.
+    end: u64,
 }
 
 pub(crate) struct MirroredSlot {
     stamp: u64,
-    side: u8,
+    at: At,
     pub region: Option<RecoveredRegion>,
 }
 
@@ -159,70 +251,103 @@ fn decode(
     {
         return None;
     }
-    let committed = word_in(header, AT_COMMITTED);
-    let mut mirror = Mirror { slots: BTreeMap::new(), committed, uncommitted: Vec::new() };
-    let mut next = 1;
-    for range in written {
-        let pages = (range.start as u64 / PAGE_SIZE).max(next)..range.end as u64 / PAGE_SIZE;
-        next = pages.end.max(next);
-        for page in pages {
-            let slot = page - 1;
-            let bytes = &bytes[(page * PAGE_SIZE) as usize..][..PAGE_SIZE as usize];
-            if let Some(found) = decode_slot(bytes, slot, &mut mirror)? {
-                mirror.slots.insert(slot, found);
-            }
+    let mut mirror = Mirror {
+        slots: BTreeMap::new(),
+        committed: word_in(header, AT_COMMITTED),
+        uncommitted: Vec::new(),
+        free: Vec::new(),
+        end: PAGE_SIZE,
+    };
+    // The newest copy without a stamp.
+    let mut unstamped: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut cells = Vec::new();
+    while let Some((cell, head)) = next_cell(bytes, written, mirror.end)? {
+        let units = head % UNIT;
+        if head != units * HEAD || !(1..=MAX_UNITS).contains(&units) {
+            return None;
+        }
+        mirror.end = cell + units * UNIT;
+        let bytes = bytes.get(cell as usize..mirror.end as usize)?;
+        let first = At::new(cell, units, 0);
+        cells.push(first);
+        for (at, copy) in [first, first.other()].into_iter().zip(bytes.chunks(bytes.len() / 2)) {
+            decode_copy(at, copy, &mut mirror, &mut unstamped)?;
         }
     }
+    // The copy that is being written is not the newest.
+    let stamp = |slot: &u64| mirror.slots.get(slot).map_or(0, |slot| slot.stamp);
+    if unstamped.iter().any(|(slot, &generation)| generation > stamp(slot)) {
+        return None;
+    }
+    let mut used: Vec<u64> = mirror.slots.values().map(|slot| slot.at.cell()).collect();
+    used.sort_unstable();
+    cells.retain(|cell| used.binary_search(&cell.cell()).is_err());
+    mirror.free = cells;
     // What was changed last is still as that change left it.
     let newest = mirror.slots.values().map(|slot| slot.stamp).max().unwrap_or(0);
-    (newest == committed).then_some(mirror)
+    (newest == mirror.committed).then_some(mirror)
 }
 
-/// The copy in use of a slot, if there is one; `None` where the page is not as a process leaves it,
-/// wherever it dies.
-fn decode_slot(page: &[u8], slot: u64, mirror: &mut Mirror) -> Option<Option<MirroredSlot>> {
-    let mut newest: Option<MirroredSlot> = None;
-    let mut unstamped = 0;
-    for side in 0..2u8 {
-        let copy = &page[(u64::from(side) * COPY) as usize..][..COPY as usize];
-        let stamp = word_in(copy, AT_STAMP);
-        let entry = match format::decode_entry(&copy[AT_ENTRY as usize..]) {
-            Ok(entry) if entry.slot == slot && [0, entry.generation].contains(&stamp) => entry,
-            // Never used, or being written.
-            _ if stamp == 0 => continue,
-            _ => return None,
-        };
-        if entry.generation > mirror.committed {
-            if entry.generation > mirror.committed + 1 {
+/// The first word of the next cell, and where it is: where the last one ends, or, as none lies in two
+/// pieces, fewer units further than the largest has. `None` inside where there is none, and outside
+/// where bytes are that belong to no cell.
+fn next_cell(bytes: &[u8], written: &[Range<usize>], end: u64) -> Option<Option<(u64, u64)>> {
+    let starts = (0..MAX_UNITS).map(|units| end + units * UNIT);
+    let starts = starts.take_while(|start| start + UNIT <= bytes.len() as u64);
+    let mut heads = starts.map(|start| (start, word_in(bytes, start)));
+    let next = heads.find(|&(_, head)| head != 0);
+    let gap = end as usize..next.map_or(bytes.len(), |(cell, _)| cell as usize);
+    let is_blank = |range: &Range<usize>| {
+        let range = range.start.clamp(gap.start, gap.end)..range.end.clamp(gap.start, gap.end);
+        bytes[range].chunks(64).all(|bytes| bytes.iter().fold(0, |all, byte| all | byte) == 0)
+    };
+    let first = written.partition_point(|range| range.end <= gap.start);
+    let in_gap = written[first..].iter().take_while(|range| range.start < gap.end);
+    in_gap.into_iter().all(is_blank).then_some(next)
+}
+
+/// Enters a copy, if it is in use; `None` where it is not as a process leaves it, wherever it dies.
+fn decode_copy(
+    at: At,
+    copy: &[u8],
+    mirror: &mut Mirror,
+    unstamped: &mut BTreeMap<u64, u64>,
+) -> Option<()> {
+    let stamp = word_in(copy, AT_STAMP);
+    let entry = match format::decode_entry(&copy[AT_ENTRY as usize..]) {
+        Ok(entry) if [0, entry.generation].contains(&stamp) => entry,
+        // Never used, or being written.
+        _ if stamp == 0 => return Some(()),
+        _ => return None,
+    };
+    let Entry { slot, generation, region } = entry;
+    if generation > mirror.committed {
+        mirror.uncommitted.push(at);
+        return (generation == mirror.committed + 1).then_some(());
+    }
+    if stamp == 0 {
+        let newest = unstamped.entry(slot).or_default();
+        *newest = generation.max(*newest);
+        return Some(());
+    }
+    let region = match region {
+        Some(RegionEntry { name, start, reserved, .. }) => {
+            let len = word_in(copy, AT_LEN);
+            if len > reserved {
                 return None;
             }
-            mirror.uncommitted.push((slot, side));
-            continue;
+            Some(RecoveredRegion { name: name.into(), start, len, reserved })
         }
-        if stamp == 0 {
-            unstamped = unstamped.max(entry.generation);
-            continue;
-        }
-        let region = match entry.region {
-            Some(region) => {
-                let len = word_in(copy, AT_LEN);
-                if len > region.reserved {
-                    return None;
-                }
-                let RegionEntry { name, start, reserved, .. } = region;
-                Some(RecoveredRegion { name: name.into(), start, len, reserved })
-            }
-            None => None,
-        };
-        match &newest {
-            Some(other) if other.stamp == stamp => return None,
-            Some(other) if other.stamp > stamp => {}
-            _ => newest = Some(MirroredSlot { stamp, side, region }),
-        }
+        None => None,
+    };
+    let found = MirroredSlot { stamp, at, region };
+    match mirror.slots.entry(slot) {
+        MapEntry::Vacant(slot) => drop(slot.insert(found)),
+        MapEntry::Occupied(other) if other.get().stamp == stamp => return None,
+        MapEntry::Occupied(other) if other.get().stamp > stamp => {}
+        MapEntry::Occupied(mut other) => drop(other.insert(found)),
     }
-    // The copy that is being written is the older one.
-    let stamp = newest.as_ref().map_or(0, |newest| newest.stamp);
-    (unstamped <= stamp).then_some(newest)
+    Some(())
 }
 
 fn word_in(bytes: &[u8], at: u64) -> u64 {
@@ -230,7 +355,7 @@ fn word_in(bytes: &[u8], at: u64) -> u64 {
 }
 
 impl Live {
-    /// Goes on with a mirror that was found, or begins one, with room for the slots of `regions`.
+    /// Goes on with a mirror that was found, or begins one, with room for the regions of `regions`.
     /// `None` where there can be none.
     pub fn begin(
         storage: &Arc<dyn Storage>,
@@ -246,37 +371,42 @@ impl Live {
         if mirror.is_none() {
             storage.create_live().map_err(failed(&**storage, "create"))?;
         }
+        // Whatever is done to a region that is there needs no space in here, but for a longer name.
+        let outside = recovered.regions(mirror).filter(|found| !found.mirrored);
         let mut live = Live {
             storage: storage.clone(),
             mapped,
             piece: storage.piece_len(),
-            header: Word::NONE,
+            header: Word { address: std::ptr::null_mut(), offset: 0 },
             state: Mutex::new(State {
-                pieces: HashMap::new(),
+                windows: Vec::new(),
                 len: storage.len(File::Live).map_err(failed(&**storage, "examine"))?,
+                allocated: 0,
+                end: mirror.map_or(PAGE_SIZE, |mirror| mirror.end),
+                kept: outside.map(|found| units(found.region.name.len())).sum(),
+                free: Default::default(),
                 committed: mirror.map_or(0, |mirror| mirror.committed),
-                sides: HashMap::new(),
+                without_region: HashMap::default(),
                 uncommitted: mirror.map_or(Vec::new(), |mirror| mirror.uncommitted.clone()),
+                buffer: Vec::new(),
             }),
         };
-        {
-            let mut state = live.state.lock();
-            live.make_room(&mut state, 0)?;
-            // Whatever is done to a region that is there needs no space in here.
-            for slot in recovered.slots.iter().filter(|slot| slot.region.is_some()) {
-                live.make_room(&mut state, page_of(slot.number))?;
+        let mut state = live.state.lock();
+        live.make_room(&mut state, 0)?;
+        let end = state.end;
+        live.map(&mut state, end - 1)?;
+        if let Some(mirror) = mirror {
+            for at in &mirror.free {
+                state.free[at.units() as usize].push(at.cell());
             }
-            if let Some(mirror) = mirror {
-                let uncommitted = mirror.uncommitted.iter().map(|(slot, _)| slot);
-                for &slot in mirror.slots.keys().chain(uncommitted) {
-                    live.make_room(&mut state, page_of(slot))?;
-                }
-                state.sides.extend(mirror.slots.iter().map(|(&slot, found)| (slot, found.side)));
+            for (&slot, found) in &mirror.slots {
+                let record = live.record_at(&state, found.at);
+                state.without_region.insert(slot, record);
             }
-            let header = live.word(&state, 0);
-            drop(state);
-            live.header = header;
         }
+        let header = live.word(&state, 0);
+        drop(state);
+        live.header = header;
         if mirror.is_none() {
             live.store(live.header, format::encode_mirror(&identity).used())?;
             live.store_word(live.header.plus(AT_ATTEMPTED), recovered.header.generation)?;
@@ -288,79 +418,107 @@ impl Live {
         Ok(Some(live))
     }
 
-    /// Makes room for the first `slots` slots.
-    pub fn reserve(&self, slots: u64) -> Result<()> {
-        let mut state = self.state.lock();
-        (0..=slots)
-            .step_by((self.piece / PAGE_SIZE) as usize)
-            .chain([slots])
-            .try_for_each(|page| self.make_room(&mut state, page))
+    /// Makes room for so many more regions, whose names fit the smallest cell (40 bytes).
+    pub fn reserve(&self, regions: u64) -> Result<()> {
+        self.make_room(&mut self.state.lock(), regions)
     }
 
-    /// Records what slots hold from now on, all of them at once.
-    pub fn record(&self, changes: &[(u64, Option<RegionEntry>)]) -> Result<()> {
+    /// Where a region that was found in the mirror is.
+    pub fn take_record(&self, slot: u64) -> Record {
+        let record = self.state.lock().without_region.remove(&slot);
+        record.expect("a region is found once")
+    }
+
+    /// Records what slots hold from now on, all of them at once, and where. For the holders of their
+    /// regions' writer locks.
+    pub fn record(&self, changes: &mut [Change]) -> Result<()> {
         if changes.is_empty() {
             return Ok(());
         }
         let mut state = self.state.lock();
         let state = &mut *state;
-        for &(slot, _) in changes {
-            self.make_room(state, page_of(slot))?;
-        }
-        while let Some(&(slot, side)) = state.uncommitted.last() {
+        while let Some(&at) = state.uncommitted.last() {
             if Step::ClearUncommitted.taken() {
-                let copy = self.copy(state, slot, side);
+                let copy = self.word(state, at.offset());
                 self.store_word(copy.plus(AT_STAMP), 0)?;
                 self.store_word(copy.plus(AT_ENTRY), 0)?;
             }
             state.uncommitted.pop();
+        }
+        let kept: u64 = changes.iter().map(|change| change.kept).sum();
+        state.kept -= kept;
+        let result = self.write_changes(state, changes);
+        for change in changes {
+            let (unused, used) = match result {
+                Ok(()) => (change.record.at, change.next),
+                Err(_) => (change.next, change.record.at),
+            };
+            if unused != At(0) && unused.cell() != used.cell() {
+                state.free[unused.units() as usize].push(unused.cell());
+            }
+            if result.is_err() {
+                state.kept += change.kept;
+                state.uncommitted.extend((unused != At(0)).then_some(unused));
+                continue;
+            }
+            change.record = self.record_at(state, used);
+            if change.region.is_none() {
+                state.without_region.insert(change.slot, change.record);
+            } else if !state.without_region.is_empty() {
+                state.without_region.remove(&change.slot);
+            }
+        }
+        result
+    }
+
+    fn write_changes(&self, state: &mut State, changes: &mut [Change]) -> Result<()> {
+        for change in &mut *changes {
+            if change.record.is_none() && !state.without_region.is_empty() {
+                let known = state.without_region.get(&change.slot);
+                change.record = known.copied().unwrap_or(Record::NONE);
+            }
+            let units = units(change.region.as_ref().map_or(0, |region| region.name.len()));
+            change.next = match change.record.at.units() >= units {
+                true => change.record.at.other(),
+                false => self.take_cell(state, units)?,
+            };
         }
         let stamp = state.committed + 1;
         let commit = || self.store_word(self.header.plus(AT_COMMITTED), stamp);
         if !Step::CommitAfterWriting.taken() {
             commit()?;
         }
-        for (slot, region) in changes {
-            let side = state.sides.get(slot).map_or(0, |side| 1 - side);
-            let copy = self.copy(state, *slot, side);
-            state.uncommitted.push((*slot, side));
+        for change in changes {
+            let copy = self.word(state, change.next.offset());
             // The entry is mutilated before it is whole, and must not count meanwhile.
             if Step::ClearCopyFirst.taken() {
                 self.store_word(copy.plus(AT_STAMP), 0)?;
             }
-            // From the length on to the end of the entry.
-            let mut bytes = [0; (AT_ENTRY - AT_LEN) as usize + 64 + MAX_NAME_LEN];
-            let len = region.as_ref().map_or(0, |region| region.len);
-            bytes[..8].copy_from_slice(&len.to_le_bytes());
+            let len = change.region.as_ref().map_or(0, |region| region.len);
             // The length is not part of what the checksum covers.
-            let region = region.as_ref().map(|region| RegionEntry { len: 0, ..region.clone() });
-            let entry = format::encode_entry(&Entry { slot: *slot, generation: stamp, region });
-            let end = (AT_ENTRY - AT_LEN) as usize + entry.used().len();
-            bytes[(AT_ENTRY - AT_LEN) as usize..end].copy_from_slice(entry.used());
-            self.store(copy.plus(AT_LEN), &bytes[..end])?;
+            let region = change.region.clone().map(|region| RegionEntry { len: 0, ..region });
+            let entry_len = format::entry_len(region.as_ref().map_or(0, |it| it.name.len()));
+            let entry = Entry { slot: change.slot, generation: stamp, region };
+            // From the length on to the end of the entry.
+            let bytes = &mut state.buffer;
+            bytes.clear();
+            bytes.extend(len.to_le_bytes());
+            bytes.resize((AT_ENTRY - AT_LEN) as usize + entry_len, 0);
+            format::encode_entry_to(&mut bytes[(AT_ENTRY - AT_LEN) as usize..], &entry);
+            self.store(copy.plus(AT_LEN), bytes)?;
             self.store_word(copy.plus(AT_STAMP), stamp)?;
         }
         if Step::CommitAfterWriting.taken() {
             commit()?;
         }
         state.committed = stamp;
-        for (slot, side) in state.uncommitted.drain(..) {
-            state.sides.insert(slot, side);
-        }
         Ok(())
-    }
-
-    /// The length of the region in a slot that has been recorded.
-    pub fn len_of(&self, slot: u64) -> Word {
-        let state = self.state.lock();
-        let side = *state.sides.get(&slot).expect("the slot has been recorded");
-        self.copy(&state, slot, side).plus(AT_LEN)
     }
 
     /// Records a region's length. For the holder of its writer lock.
     #[inline]
-    pub fn store_len(&self, word: Word, len: u64) -> Result<()> {
-        self.store_word(word, len)
+    pub fn store_len(&self, record: Record, len: u64) -> Result<()> {
+        self.store_word(Word { address: record.len, offset: record.at.offset() + AT_LEN }, len)
     }
 
     /// A flush is about to write the table of this generation, which may be found from now on.
@@ -386,57 +544,86 @@ impl Live {
         let _ = self.storage.remove_live();
     }
 
-    /// Gives a page blocks, and with it all of its piece, so that a store into it cannot run out of
-    /// space (see [`Pieces`](crate::pieces::Pieces)). The first piece may end early, as long as the
-    /// file ends there, too.
-    fn make_room(&self, state: &mut State, page: u64) -> Result<()> {
-        let pages = self.piece / PAGE_SIZE;
-        let (piece, least) = (page / pages, page % pages + 1);
-        if piece > 0 {
-            self.allocate(state, 0, pages)?;
-            return self.allocate(state, piece, pages);
+    /// The first copy of a cell in which none is in use.
+    fn take_cell(&self, state: &mut State, units: u64) -> Result<At> {
+        for (units, free) in (0..).zip(&mut state.free).skip(units as usize) {
+            if let Some(cell) = free.pop() {
+                return Ok(At::new(cell, units, 0));
+            }
         }
-        let wish = least.next_power_of_two().max(LEAST_PAGES).min(pages);
-        self.allocate(state, 0, wish).or_else(|_| self.allocate(state, 0, least))
+        let (mut cell, len) = (state.end, units * UNIT);
+        if cell % self.piece + len > self.piece {
+            cell = cell.next_multiple_of(self.piece);
+        }
+        let need = self.room(cell + len, state.kept);
+        self.grow(state, need)?;
+        self.map(state, cell)?;
+        self.store_word(self.word(state, cell), units * HEAD)?;
+        state.end = cell + len;
+        Ok(At::new(cell, units, 0))
     }
 
-    fn allocate(&self, state: &mut State, number: u64, pages: u64) -> Result<()> {
-        let allocated = state.pieces.get(&number).map_or(0, |piece| piece.allocated);
-        let (start, len) = (number * self.piece, pages * PAGE_SIZE);
-        if len <= allocated {
+    /// Makes room for cells of so many units beside those that are kept.
+    fn make_room(&self, state: &mut State, units: u64) -> Result<()> {
+        let need = self.room(state.end, state.kept + units);
+        self.grow(state, need)
+    }
+
+    /// Where the last one of cells of so many units ends at most that begin at `start`. In each piece
+    /// that is full, less than the largest cell is left over.
+    fn room(&self, start: u64, units: u64) -> u64 {
+        let (piece, lost) = (self.piece / UNIT, MAX_UNITS - 1);
+        let full = (start / UNIT % piece + units) / (piece - lost);
+        start + (units + full * lost) * UNIT
+    }
+
+    /// Gives `live` blocks for its first `need` bytes, so that a store into it cannot run out of space.
+    /// It has none behind its end, and no hole before it: no folio of the page cache reaches one (see
+    /// [`pieces`](crate::pieces)).
+    #[inline]
+    fn grow(&self, state: &mut State, need: u64) -> Result<()> {
+        if need <= state.allocated {
             return Ok(());
         }
-        let result = self.storage.allocate(File::Live, start + allocated, len - allocated);
-        if result.is_err() && start + allocated >= state.len {
+        self.allocate(state, growth::live_len(need))
+            .or_else(|_| self.allocate(state, need.next_multiple_of(PAGE_SIZE)))
+    }
+
+    #[cold]
+    fn allocate(&self, state: &mut State, len: u64) -> Result<()> {
+        let len = len.max(state.len);
+        let result = self.storage.allocate(File::Live, state.allocated, len - state.allocated);
+        if result.is_err() {
             // A part of it may have been had, and nobody needs it.
             let _ = self.storage.set_len(File::Live, state.len);
         }
         result.map_err(failed(&*self.storage, "make room in"))?;
-        state.len = state.len.max(start + len);
-        if let Some(piece) = state.pieces.get_mut(&number) {
-            piece.allocated = len;
-            return Ok(());
-        }
-        let map = || {
-            self.storage.map_live(start, self.piece).map_err(|error| {
-                failed(&*self.storage, "map")(error).with_kind(ErrorKind::NoMemory)
-            })
-        };
-        let window = if self.mapped { Some(map()?) } else { None };
-        state.pieces.insert(number, Piece { window, allocated: len });
+        (state.len, state.allocated) = (len, len);
         Ok(())
     }
 
-    /// The beginning of one side of a slot.
-    fn copy(&self, state: &State, slot: u64, side: u8) -> Word {
-        self.word(state, page_of(slot) * PAGE_SIZE + u64::from(side) * COPY)
+    /// Maps what is stored to up to `offset`.
+    fn map(&self, state: &mut State, offset: u64) -> Result<()> {
+        while self.mapped && state.windows.len() as u64 <= offset / self.piece {
+            let start = state.windows.len() as u64 * self.piece;
+            let window = self.storage.map_live(start, self.piece).map_err(|error| {
+                failed(&*self.storage, "map")(error).with_kind(ErrorKind::NoMemory)
+            })?;
+            state.windows.push(window);
+        }
+        Ok(())
+    }
+
+    fn record_at(&self, state: &State, at: At) -> Record {
+        Record { len: self.word(state, at.offset()).plus(AT_LEN).address, at }
     }
 
     fn word(&self, state: &State, offset: u64) -> Word {
-        let piece = state.pieces.get(&(offset / self.piece)).expect("room has been made");
-        assert!(offset % self.piece < piece.allocated);
-        let window = piece.window.as_ref();
-        let address = window.map_or(std::ptr::null_mut(), |it| it.at(offset % self.piece));
+        assert!(offset < state.allocated, "room has been made");
+        let address = match self.mapped {
+            true => state.windows[(offset / self.piece) as usize].at(offset % self.piece),
+            false => std::ptr::null_mut(),
+        };
         Word { address, offset }
     }
 
@@ -491,11 +678,6 @@ impl Word {
         };
         Word { address, offset: self.offset + offset }
     }
-}
-
-/// The page of a slot; the first is the header.
-fn page_of(slot: u64) -> u64 {
-    1 + slot
 }
 
 fn failed<'a>(

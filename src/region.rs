@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{round_up, RegionEntry, MAX_FILE_LEN, PAGE_SIZE};
 use crate::growth;
-use crate::live::Word;
+use crate::live::{self, Record};
 use crate::recovery;
 use crate::space::Extent;
 use crate::steps::Step;
@@ -92,9 +92,9 @@ pub(crate) struct Writer {
     forgotten: u64,
     /// What [`Region::reserve`] was asked for. Kept across moves, until the database is compacted.
     promised: u64,
-    /// Where the mirror has the region's length; nowhere until the region is changed for the first
-    /// time since the database was opened.
-    mirrored_len: Word,
+    /// Where the mirror has the region; nowhere until it is changed for the first time since the
+    /// database was opened.
+    record: Record,
     /// No view of the place ends behind this.
     viewed_end: u64,
     /// An [`AppendBuffer`] is out.
@@ -163,11 +163,8 @@ const LARGE_WRITE: usize = 64 << 10;
 
 impl RegionInner {
     /// A region without bytes, whose slot the mirror has. The caller enters it into the table.
-    pub fn new(engine: Arc<Engine>, slot: u64, name: Arc<str>) -> Arc<RegionInner> {
-        let mirrored_len = engine.mirrored_len(slot);
-        RegionInner::with_place(engine, slot, name, None, 0, |writer| {
-            writer.mirrored_len = mirrored_len;
-        })
+    pub fn new(engine: Arc<Engine>, slot: u64, name: Arc<str>, record: Record) -> Arc<RegionInner> {
+        RegionInner::with_place(engine, slot, name, None, 0, |writer| writer.record = record)
     }
 
     /// A region as recovery has found it; `place` is in `window`.
@@ -178,13 +175,13 @@ impl RegionInner {
         place: Option<Extent>,
         window: Arc<Window>,
     ) -> Arc<RegionInner> {
-        let mirrored_len = match found.mirrored {
-            true => engine.mirrored_len(found.slot),
-            false => Word::NONE,
+        let record = match engine.live().filter(|_| found.mirrored) {
+            Some(live) => live.take_record(found.slot),
+            None => Record::NONE,
         };
         let place = place.map(|extent| (extent, window));
         RegionInner::with_place(engine, found.slot, name, place, found.region.len, |writer| {
-            writer.mirrored_len = mirrored_len;
+            writer.record = record;
             writer.slot_in_table = found.durable.is_some();
             writer.in_table = found.is_in_place();
             let durable_len = found.durable.filter(|_| writer.in_table).map_or(0, |it| it.len);
@@ -217,7 +214,7 @@ impl RegionInner {
             grown_before: 0,
             forgotten: 0,
             promised: 0,
-            mirrored_len: Word::NONE,
+            record: Record::NONE,
             viewed_end: len,
             appending: false,
             epoch: 0,
@@ -253,9 +250,9 @@ impl RegionInner {
     }
 
     /// With writer and table lock held. The mirror has the name already.
-    pub fn set_name(&self, writer: &mut Writer, name: Arc<str>) {
+    pub fn set_name(&self, writer: &mut Writer, name: Arc<str>, record: Record) {
         *self.name.lock() = name;
-        writer.mirrored_len = self.engine.mirrored_len(self.slot);
+        writer.record = record;
         writer.entry_changed = true;
     }
 
@@ -340,16 +337,15 @@ impl RegionInner {
 
     #[cold]
     fn touch_first(self: &Arc<Self>, writer: &mut Writer) -> Result<()> {
-        if writer.mirrored_len.is_none() {
-            let (name, engine) = (self.name(), &self.engine);
-            let enter = || engine.mirror(&[(self.slot, Some(self.entry(&name)))]);
-            match enter() {
-                Err(error) if error.kind() == ErrorKind::NoSpace && engine.reclaim_occupied() => {
-                    enter()?;
+        if writer.record.is_none() {
+            match self.mirror(writer) {
+                Err(error)
+                    if error.kind() == ErrorKind::NoSpace && self.engine.reclaim_occupied() =>
+                {
+                    self.mirror(writer)?;
                 }
                 entered => entered?,
             }
-            writer.mirrored_len = engine.mirrored_len(self.slot);
         }
         self.touch_in_new_epoch(writer, &mut self.engine.table.lock());
         Ok(())
@@ -599,7 +595,7 @@ impl RegionInner {
     #[inline]
     fn set_len(&self, writer: &Writer, len: u64) -> Result<()> {
         debug_assert!(len <= writer.prepared && writer.prepared % PAGE_SIZE == 0);
-        self.engine.mirror_len(writer.mirrored_len, len)?;
+        self.engine.mirror_len(writer.record, len)?;
         self.len.store(len, Ordering::Release);
         Ok(())
     }
@@ -795,9 +791,18 @@ impl RegionInner {
     /// Records the region as it is.
     fn mirror(&self, writer: &mut Writer) -> Result<()> {
         let name = self.name();
-        self.engine.mirror(&[(self.slot, Some(self.entry(&name)))])?;
-        writer.mirrored_len = self.engine.mirrored_len(self.slot);
+        let mut change = [self.change(writer, Some(self.entry(&name)))];
+        self.engine.mirror(&mut change)?;
+        writer.record = change[0].record;
         Ok(())
+    }
+
+    /// What the slot holds from now on, for the mirror. For the holder of the writer lock.
+    pub fn change<'a>(&self, writer: &Writer, region: Option<RegionEntry<'a>>) -> live::Change<'a> {
+        match writer.record.is_none() {
+            true => live::Change::entering(self.slot, &self.name(), region),
+            false => live::Change::of(self.slot, writer.record, region),
+        }
     }
 
     /// Moves the region to a place with room for `capacity` bytes, with its first `keep` bytes and
@@ -825,15 +830,16 @@ impl RegionInner {
             patch(engine, &destination)?;
             let Extent { start, len: reserved } = extent;
             let entry = RegionEntry { name: &name, start, len: new_len, reserved };
-            engine.mirror(&[(self.slot, Some(entry))])?;
-            Ok(allocated)
+            let mut change = [self.change(writer, Some(entry))];
+            engine.mirror(&mut change)?;
+            Ok((allocated, change[0].record))
         };
         let prepared = match prepare() {
             Err(error) if engine.made_space(&error) => prepare(),
             prepared => prepared,
         };
-        let allocated = match prepared {
-            Ok(allocated) => allocated,
+        let (allocated, record) = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => {
                 engine.table.lock().space.give_back(extent, 0);
                 return Err(error);
@@ -850,7 +856,7 @@ impl RegionInner {
         writer.storable = 0;
         writer.allocated = allocated;
         writer.prepared = round_up(new_len);
-        writer.mirrored_len = engine.mirrored_len(self.slot);
+        writer.record = record;
         writer.viewed_end = new_len;
         writer.entry_changed = true;
         writer.bytes_changed = true;

@@ -944,9 +944,9 @@ fn create(scale: &Scale) -> Workload {
         how: "In a new database, without a flush; time for all of them. 50,000 files \
               would take minutes.",
         touched: 512,
-        causes: "a page of `live` for each region: a fault, its allocation and zeroing in the \
-                 file system. The other versions do not record regions apart from their table, \
-                 or wait for a flush to do it.",
+        causes: "an entry in `live` for each region, with a fault for every 16. The other \
+                 versions do not record regions apart from their table, or wait for a flush to \
+                 do it.",
         metrics: counts.map(|count| seconds(format!("{} regions", count_name(count)))).into(),
         contenders: vec![
             engine::<Rawdb>(counts.into()),

@@ -1,6 +1,7 @@
 //! The files of databases: those of real ones in all states of their lives, and what the input of the
 //! fuzzer makes of them.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use rawdb::storage::simulation::Simulation;
@@ -141,17 +142,21 @@ impl Files {
             let data = used(&self.data).next_multiple_of(PAGE).min(self.data.len());
             self.data.truncate(data);
         }
-        self.live.truncate(used(&self.live).next_multiple_of(PAGE));
+        // The last cell is whole with a page more.
+        let live = (used(&self.live) + PAGE).next_multiple_of(PAGE).min(self.live.len());
+        self.live.truncate(live);
         let slots = (used(&self.regions).div_ceil(PAGE)).saturating_sub(2).div_ceil(2);
-        let slots = slots.max((self.live.len() / PAGE).saturating_sub(1)) + 1;
+        let slot = |half: &Range<usize>| number(&self.live[half.clone()], HALF_SLOT) as usize + 1;
+        let slots = slots.max(self.parts()[1..].iter().map(slot).max().unwrap_or(0)) + 1;
         self.regions.truncate((2 + 2 * slots) * PAGE);
         self
     }
 
-    /// A page of the mirror, if there is one, with `first` or a later number.
-    fn mirrored(&mut self, number: usize) -> Option<&mut [u8]> {
-        let pages = (self.live.len() / PAGE).max(1);
-        self.live.get_mut(number % pages * PAGE..)?.get_mut(..PAGE)
+    /// The first page of the mirror and the halves of its cells, or as much as there is of that.
+    fn parts(&self) -> Vec<Range<usize>> {
+        let first = 0..PAGE.min(self.live.len());
+        let halves = (self.live.len() >= PAGE).then(|| reader::halves(&self.live)).flatten();
+        [first].into_iter().chain(halves.unwrap_or_default()).collect()
     }
 
     /// Page 0 of `data` under the number 0, then those of `regions`.
@@ -178,8 +183,7 @@ impl Files {
     }
 
     fn field(&self, page: usize, (at, len): Field) -> u64 {
-        let Some(page) = self.page(page) else { return 0 };
-        page[at..at + len].iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+        self.page(page).map_or(0, |page| number(page, (at, len)))
     }
 
     fn set_field(&mut self, page: usize, (at, len): Field, value: u64) {
@@ -210,6 +214,15 @@ impl Files {
 }
 
 type Field = (usize, usize);
+
+fn number(bytes: &[u8], (at, len): Field) -> u64 {
+    bytes[at..at + len].iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+/// In a half of a cell: where the entry begins, and its slot.
+const HALF_ENTRY: usize = 24;
+const HALF_SLOT: Field = (HALF_ENTRY + SLOT.0, SLOT.1);
+
 const USED: Field = (12, 2);
 const KIND: Field = (14, 2);
 const GENERATION: Field = (16, 8);
@@ -505,56 +518,60 @@ impl Input<'_> {
             USED,
             (24, 4), // version
         ];
-        let pages = files.live.len() / PAGE;
-        if pages == 0 {
+        if files.live.len() < PAGE {
             return;
         }
-        let (what, side) = (self.below(12), 2048 * self.below(2));
-        let number = if what == 0 { 0 } else { 1 + self.below(pages) };
+        let parts = files.parts();
+        let what = self.below(13);
+        let of_header = what == 0 || parts.len() == 1;
+        let part = if of_header { 0 } else { 1 + self.below(parts.len() - 1) };
+        let (part, from) = (parts[part].clone(), parts[self.below(parts.len())].clone());
         let other = &life[self.below(life.len())];
-        let from = self.below(pages);
         let (at, len) = match what {
-            0 => HEADER[self.below(HEADER.len())],
-            1 => (side, 8),
-            2 => (side + 8, 8),
+            _ if of_header => HEADER[self.below(HEADER.len())],
+            1 => (8, 8),
+            2 => (16, 8),
+            3 => (0, 8),
             _ => {
                 let (at, len) = OF_SLOTS[self.below(OF_SLOTS.len())];
-                (side + 64 + at, len)
+                (HALF_ENTRY + at, len)
             }
         };
-        let now = files.mirrored(number).map_or(0, |page| {
-            page[at..at + len].iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
-        });
+        let now = number(&files.live[part.clone()], (at, len));
         let value = self.value(files, now, START);
         let (stamp, byte) = (self.number(1), self.byte());
-        let copied = files.mirrored(from).map(|page| page.to_vec());
-        let Some(page) = files.mirrored(number) else { return };
+        let copied = files.live[from].to_vec();
+        let bytes = &mut files.live[part.clone()];
         match what {
-            9 => page[at] ^= byte,
+            9 => bytes[at] ^= byte,
             10 => {
-                // The entry of another slot, as if it were this one's.
-                page[side..side + 2048].copy_from_slice(&copied.unwrap()[side..side + 2048]);
-                let slot = (number % pages).saturating_sub(1) as u64;
-                page[side + 64 + SLOT.0..][..8].copy_from_slice(&slot.to_le_bytes());
+                // The entry of another slot, perhaps as if it were this one's.
+                let slot = number(bytes, HALF_SLOT);
+                let len = copied.len().min(bytes.len());
+                bytes[8..len].copy_from_slice(&copied[8..len]);
+                if byte % 2 == 0 {
+                    bytes[HALF_SLOT.0..][..8].copy_from_slice(&slot.to_le_bytes());
+                }
             }
             11 => {
-                if let Some(old) = other.live.chunks_exact(PAGE).nth(number % pages) {
-                    page.copy_from_slice(old);
+                if let Some(old) = other.live.get(part) {
+                    bytes.copy_from_slice(old);
                 }
                 return;
             }
-            _ => page[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]),
+            12 => return bytes.fill(0),
+            _ => bytes[at..at + len].copy_from_slice(&value.to_le_bytes()[..len]),
         }
-        if (3..6).contains(&what) {
+        if (4..7).contains(&what) && !of_header {
             // Another change than before.
-            page[side..side + 8].copy_from_slice(&stamp.to_le_bytes());
-            page[side + 64 + GENERATION.0..][..8].copy_from_slice(&stamp.to_le_bytes());
+            bytes[8..16].copy_from_slice(&stamp.to_le_bytes());
+            bytes[HALF_ENTRY + GENERATION.0..][..8].copy_from_slice(&stamp.to_le_bytes());
         }
-        let sealed_at = if number % pages == 0 { 0 } else { side + 64 };
-        let used = u16::from_le_bytes([page[sealed_at + 12], page[sealed_at + 13]]) as usize;
-        if sealed && (12..=PAGE - sealed_at).contains(&used) {
-            let checksum = reader::checksum(&page[sealed_at..], used);
-            page[sealed_at + 8..sealed_at + 12].copy_from_slice(&checksum.to_le_bytes());
+        let sealed_at = if of_header { 0 } else { HALF_ENTRY };
+        let used = u16::from_le_bytes([bytes[sealed_at + 12], bytes[sealed_at + 13]]) as usize;
+        if sealed && (12..=bytes.len() - sealed_at).contains(&used) {
+            let checksum = reader::checksum(&bytes[sealed_at..], used);
+            bytes[sealed_at + 8..sealed_at + 12].copy_from_slice(&checksum.to_le_bytes());
         }
     }
 

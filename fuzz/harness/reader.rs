@@ -13,7 +13,7 @@ const GENERATIONS: Range<u64> = 0..1 << 62;
 const IDENTITY: u16 = 1;
 const HEADER: u16 = 2;
 const SLOT: u16 = 3;
-const MIRROR: u16 = 4;
+const MIRROR: u16 = 5;
 
 /// What tells the simulated system and its files from others, in a mirror: the boot id, and device,
 /// disk, inode and birth of the two files.
@@ -66,6 +66,7 @@ pub struct Header {
 }
 
 struct Entry {
+    slot: u64,
     generation: u64,
     region: Option<(String, Region)>,
 }
@@ -138,17 +139,20 @@ fn header(file: &[u8], at: usize) -> Result<Header, Bad> {
 }
 
 fn entry(file: &[u8], slot: u64, side: u64) -> Result<Entry, Bad> {
-    entry_of(page(file, (2 + 2 * slot + side) as usize), slot)
+    let entry = entry_of(page(file, (2 + 2 * slot + side) as usize))?;
+    if entry.slot == slot {
+        Ok(entry)
+    } else {
+        Err(Bad::Other)
+    }
 }
 
-fn entry_of(page: Option<&[u8]>, slot: u64) -> Result<Entry, Bad> {
+fn entry_of(page: Option<&[u8]>) -> Result<Entry, Bad> {
     let page = check(page, SLOT, 64..1089)?;
     let generation = number(page, 16..24);
     let name_len = number(page, 36..40);
     let [start, len, reserved] = [40, 48, 56].map(|at| number(page, at..at + 8));
-    let mut good = GENERATIONS.contains(&generation)
-        && used(page) as u64 == 64 + name_len
-        && number(page, 24..32) == slot;
+    let mut good = GENERATIONS.contains(&generation) && used(page) as u64 == 64 + name_len;
     let region = match number(page, 32..36) {
         0 => {
             good &= [name_len, start, len, reserved] == [0; 4];
@@ -165,7 +169,8 @@ fn entry_of(page: Option<&[u8]>, slot: u64) -> Result<Entry, Bad> {
         }
         _ => return Err(Bad::Other),
     };
-    good.then_some(Entry { generation, region }).ok_or(Bad::Other)
+    let slot = number(page, 24..32);
+    good.then_some(Entry { slot, generation, region }).ok_or(Bad::Other)
 }
 
 fn may_be_torn(page: &[u8], slot: u64) -> bool {
@@ -224,40 +229,63 @@ impl Region {
     }
 }
 
-/// The copy in use of a slot in a mirror: `None` where the page is damaged, `Some(None)` where there is
-/// none.
-fn copy_in_use(page: &[u8], slot: u64, committed: u64) -> Option<Option<(u64, Option<Row>)>> {
-    let (mut best, mut unstamped): (Option<(u64, Option<Row>)>, u64) = (None, 0);
-    for copy in page.chunks(2048) {
-        let (stamp, len) = (number(copy, 0..8), number(copy, 8..16));
-        let entry = match entry_of(Some(&copy[64..]), slot) {
+/// Where the halves of cells are in a mirror, if nothing else is there.
+pub fn halves(live: &[u8]) -> Option<Vec<Range<usize>>> {
+    let (mut halves, mut end) = (Vec::new(), PAGE);
+    loop {
+        let rest = &live[end..];
+        let Some(byte) = rest.iter().position(|&byte| byte != 0) else { return Some(halves) };
+        // A cell begins with its head, which has no byte that is zero.
+        if byte % 256 != 0 || byte / 256 > 8 {
+            return None;
+        }
+        let (start, units) = (end + byte, usize::from(rest[byte]));
+        end = start + 256 * units;
+        if !(1..=9).contains(&units)
+            || end > live.len()
+            || live[start..start + 8] != [units as u8; 8]
+        {
+            return None;
+        }
+        let middle = start + 128 * units;
+        halves.extend([start..middle, middle..end]);
+    }
+}
+
+/// The newest copies that count, by slot, with their stamps.
+fn copies_in_use(live: &[u8], committed: u64) -> Option<BTreeMap<u64, (u64, Option<Row>)>> {
+    let (mut newest, mut unstamped) = (BTreeMap::new(), Vec::new());
+    for half in halves(live)? {
+        let half = &live[half];
+        let (stamp, len) = (number(half, 8..16), number(half, 16..24));
+        let Entry { slot, generation, region } = match entry_of(Some(&half[24..])) {
             Ok(entry) if stamp == 0 || entry.generation == stamp => entry,
             _ if stamp == 0 => continue,
             _ => return None,
         };
-        if entry.generation > committed {
-            if entry.generation > committed.wrapping_add(1) {
+        if generation > committed {
+            if generation > committed.wrapping_add(1) {
                 return None;
             }
             continue;
         }
         if stamp == 0 {
-            unstamped = unstamped.max(entry.generation);
+            unstamped.push((slot, generation));
             continue;
         }
-        let row = match entry.region {
+        let row = match region {
             Some((_, region)) if len > region.reserved => return None,
             Some((name, region)) => Some((slot, name, Region { len, ..region })),
             None => None,
         };
-        match &best {
+        match newest.get(&slot) {
             Some((other, _)) if *other == stamp => return None,
             Some((other, _)) if *other > stamp => {}
-            _ => best = Some((stamp, row)),
+            _ => drop(newest.insert(slot, (stamp, row))),
         }
     }
-    let newest = best.as_ref().map_or(0, |best| best.0);
-    (unstamped <= newest).then_some(best)
+    let is_older = |(slot, it): &(u64, u64)| newest.get(slot).is_some_and(|(stamp, _)| it <= stamp);
+    unstamped.iter().filter(|it| it.1 > 0).all(is_older).then_some(newest)
 }
 
 /// The regions that a mirror beside a flushed table has, if it is to be believed.
@@ -281,16 +309,14 @@ fn mirror(
         return None;
     }
     let (mut regions, mut last) = (flushed.to_vec(), 0);
-    for (slot, page) in (0..).zip(live[PAGE..].chunks_exact(PAGE)) {
-        if let Some((stamp, row)) = copy_in_use(page, slot, words(2056))? {
-            let end = row.as_ref().map_or(0, |(_, _, it)| it.start + it.reserved);
-            if slot >= slots || end > data.len() as u64 {
-                return None;
-            }
-            last = last.max(stamp);
-            regions.retain(|it| it.0 != slot);
-            regions.extend(row);
+    for (slot, (stamp, row)) in copies_in_use(live, words(2056))? {
+        let end = row.as_ref().map_or(0, |(_, _, it)| it.start + it.reserved);
+        if slot >= slots || end > data.len() as u64 {
+            return None;
         }
+        last = last.max(stamp);
+        regions.retain(|it| it.0 != slot);
+        regions.extend(row);
     }
     if last != words(2056) {
         return None;

@@ -323,7 +323,8 @@ pub unsafe extern "C" fn rawdb_reserve_file(db: *mut rawdb, min_len: u64) -> raw
 }
 
 /// Makes room in the region table for `count` regions altogether, so that creating them is faster
-/// and does not need disk space for the table. Never takes room away.
+/// and does not need disk space for the table, where names have up to 40 bytes. Never takes room
+/// away.
 ///
 /// RAWDB_OK, or
 ///   RAWDB_E_INVALID_ARGUMENT  db is NULL.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rawdb::storage::simulation::{Simulation, Snapshot, SECTOR};
+use rawdb::storage::simulation::{Fault, Simulation, Snapshot, SECTOR};
 use rawdb::storage::File;
 use rawdb::{Database, Options};
 
@@ -104,6 +104,19 @@ fn a_closed_database_leaves_no_mirror() {
     assert_eq!(names(&disk), ["flushed", "not flushed"]);
 }
 
+/// Where the halves of the cells begin.
+fn halves(live: &[u8]) -> Vec<usize> {
+    let (mut halves, mut at) = (Vec::new(), PAGE);
+    while at < live.len() {
+        let units = usize::from(live[at]);
+        if units > 0 {
+            halves.extend([at, at + 128 * units]);
+        }
+        at += 256 * units.max(1);
+    }
+    halves
+}
+
 /// Every bit of the mirror, one at a time: all of it is believed or nothing. Words that are changed
 /// alone are covered by nothing: a length, which stays within the region's place, and the last change
 /// that counts, which can make it an earlier moment.
@@ -129,7 +142,8 @@ fn every_flipped_bit_of_a_mirror_spoils_all_of_it_or_nothing() {
     let [mut data, regions, live] =
         [File::Data, File::Regions, File::Live].map(|file| disk.contents(file));
     data.truncate(1 << 19);
-    let is_len = |at: usize| at >= PAGE && (at % 2048) / 8 == 1;
+    let halves = halves(&live);
+    let is_len = |at: usize| halves.iter().any(|start| (start + 16..start + 24).contains(&at));
     let is_last_change = |at: usize| (2056..2064).contains(&at);
     let (mut believed, mut ignored, mut other) = (0, 0, 0);
     let mut damaged = live.clone();
@@ -155,4 +169,122 @@ fn every_flipped_bit_of_a_mirror_spoils_all_of_it_or_nothing() {
     }
     println!("{believed} made no difference, {ignored} spoiled the mirror, {other} a word");
     assert!(believed > 1000 && ignored > 1000);
+}
+
+/// Names of all lengths, so that cells of all sizes are needed.
+fn name_of(rng: &mut fastrand::Rng) -> String {
+    let len = if rng.bool() { rng.usize(1..60) } else { rng.usize(1..=rawdb::MAX_NAME_LEN) };
+    (0..len).map(|_| rng.alphanumeric()).collect()
+}
+
+/// Regions come, go, and change their names, in one process after the other, and the mirror has room
+/// for them all the time.
+#[test]
+fn cells_are_used_again() {
+    let mut rng = fastrand::Rng::new();
+    println!("seed {}", rng.get_seed());
+    let mut disk = Simulation::empty();
+    let mut db = open(&disk).unwrap();
+    let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for round in 0..3000 {
+        let name = name_of(&mut rng);
+        let other = model.keys().nth(rng.usize(..8)).cloned();
+        match (rng.u32(..6), other) {
+            (0..=1, Some(other)) => {
+                db.rename(&other, &name, true).unwrap();
+                let bytes = model.remove(&other).unwrap();
+                model.insert(name, bytes);
+            }
+            (2, Some(other)) => {
+                db.remove(&other).unwrap();
+                model.remove(&other);
+            }
+            (3, Some(other)) => {
+                db.rename(&other, &name, false).unwrap();
+                db.remove(&name).unwrap();
+                model.remove(&other);
+            }
+            _ if model.len() < 8 => {
+                let bytes = [round as u8; 3].to_vec();
+                db.create_region_if_needed(&name).unwrap().write(&bytes).unwrap();
+                model.insert(name, bytes);
+            }
+            _ => db.flush().unwrap(),
+        }
+        if round % 16 == 0 {
+            assert_eq!(found(&disk.snapshot().restart()), model);
+        }
+        if rng.u32(..64) == 0 {
+            disk = disk.snapshot().restart();
+            db = open(&disk).unwrap();
+        }
+        // Of each size there are cells for every slot at most. Twice as many slots as regions are in
+        // use between two flushes, or some more.
+        let len = disk.contents(File::Live).len();
+        assert!(len <= 40 * 45 * 256, "{len} bytes in round {round}");
+    }
+}
+
+/// What is done to a region that was there when the database was opened takes no room in the mirror,
+/// however full the disk was then and whatever was created since.
+#[test]
+fn room_is_kept_for_the_regions_that_are_there() {
+    let mut rng = fastrand::Rng::new();
+    println!("seed {}", rng.get_seed());
+    let disk = Simulation::empty();
+    let db = open(&disk).unwrap();
+    let mut names: Vec<String> = (0..500).map(|_| name_of(&mut rng)).collect();
+    names.sort();
+    names.dedup();
+    for name in &names {
+        db.create_region_if_needed(name).unwrap().write(name.as_bytes()).unwrap();
+    }
+    db.close().unwrap();
+    let closed = disk.snapshot();
+    let open_on_full = |call| {
+        let disk = closed.restart();
+        disk.inject(Some(Fault { call, errno: libc::ENOSPC, partial: false, lasting: false }));
+        (open(&disk), disk)
+    };
+    let full = (0..).find(|&call| {
+        let (db, disk) = open_on_full(call);
+        db.is_ok() && disk.failed_call() == Some("allocate")
+    });
+    for round in 0..12 {
+        let (db, disk) = open_on_full(full.unwrap());
+        let db = db.unwrap();
+        for _ in 0..rng.usize(1..200) * (round % 3) {
+            db.create_region_if_needed(&name_of(&mut rng)).unwrap();
+        }
+        let before = disk.contents(File::Live).len();
+        rng.shuffle(&mut names);
+        for name in &names {
+            // A vacant slot takes less than its region would.
+            match rng.usize(..4) < round % 4 {
+                true => db.remove(name).unwrap(),
+                false => db.region(name).unwrap().truncate(0).unwrap(),
+            }
+        }
+        assert_eq!(disk.contents(File::Live).len(), before);
+    }
+}
+
+/// What is too small for one slot is large enough for another.
+#[test]
+fn a_cell_that_was_too_small_is_used_again() {
+    let disk = Simulation::empty();
+    let db = open(&disk).unwrap();
+    let lengths: Vec<usize> = (0..9).map(|units| (40 + 128 * units).min(1024)).collect();
+    let name = |len: usize, letter: &str| letter.repeat(len);
+    db.create_region_if_needed(&name(lengths[0], "a")).unwrap();
+    for pair in lengths.windows(2) {
+        db.rename(&name(pair[0], "a"), &name(pair[1], "a"), false).unwrap();
+    }
+    let cells = || halves(&disk.contents(File::Live)).len() / 2;
+    assert_eq!(cells(), 9);
+    for len in &lengths[..8] {
+        db.create_region_if_needed(&name(*len, "b")).unwrap();
+    }
+    assert_eq!(cells(), 9);
+    assert_eq!(found(&disk.snapshot().restart()).len(), 9);
 }
