@@ -65,7 +65,8 @@ impl Engine {
     pub fn compact(self: &Arc<Self>, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<()> {
         self.check_writable()?;
         if Step::ForgetAllocated.taken() {
-            self.table.lock().forgotten += 1;
+            let mut table = self.table.lock();
+            table.forgotten = self.epoch();
         }
         self.pieces.lock().forget_all();
         // Ends the flush epoch, and the first change in a new one is where a region notices that

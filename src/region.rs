@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{round_up, RegionEntry, MAX_FILE_LEN, PAGE_SIZE};
+use crate::format::{round_up, RegionEntry, MAX_FILE_LEN};
 use crate::growth;
 use crate::live::{self, Record};
 use crate::recovery;
@@ -75,21 +75,14 @@ pub(crate) struct Writer {
     /// Keeps the place mapped.
     window: Option<Arc<Window>>,
     /// So many bytes from the start of the place can be stored to just so: never more than
-    /// `allocated` or `prepared`. 0 at the beginning of a flush epoch, and wherever writes go through
-    /// system calls.
+    /// `allocated`. 0 at the beginning of a flush epoch, and wherever writes go through system calls.
     storable: u64,
     /// So many bytes from the start of the place lie in pieces that have all their blocks.
     allocated: u64,
-    /// No byte of the place from here on, a whole page, has been written for this region, or is
-    /// needed for another reason.
-    prepared: u64,
     /// Changes that the present epoch has seen go through system calls for being the first.
     first_changes: u8,
-    /// The length at the beginning of the epoch, and by how much the one before had made it grow.
-    epoch_len: u64,
-    grown_before: u64,
-    /// As of which [`Table::forgotten`].
-    forgotten: u64,
+    /// By how much the region grew in the epoch before: the next power of two is 2 to the power of this.
+    grown_before: u8,
     /// What [`Region::reserve`] was asked for. Kept across moves, until the database is compacted.
     promised: u64,
     /// Where the mirror has the region; nowhere until it is changed for the first time since the
@@ -187,7 +180,6 @@ impl RegionInner {
             let durable_len = found.durable.filter(|_| writer.in_table).map_or(0, |it| it.len);
             writer.cut_len = durable_len;
             writer.earlier_len = durable_len;
-            writer.prepared = writer.prepared.max(round_up(durable_len));
         })
     }
 
@@ -208,11 +200,8 @@ impl RegionInner {
             // A backup may have come back with holes in it.
             storable: 0,
             allocated: 0,
-            prepared: round_up(len),
             first_changes: 0,
-            epoch_len: len,
             grown_before: 0,
-            forgotten: 0,
             promised: 0,
             record: Record::NONE,
             viewed_end: len,
@@ -363,15 +352,11 @@ impl RegionInner {
             // region as it is now.
             writer.cut = Some(Box::new(self.cut(writer)));
         }
-        if writer.forgotten != table.forgotten {
-            writer.forgotten = table.forgotten;
+        if writer.epoch <= table.forgotten {
             writer.allocated = 0;
         }
         writer.storable = 0;
         writer.first_changes = 0;
-        let len = self.len.load(Ordering::Relaxed);
-        writer.grown_before = len.saturating_sub(writer.epoch_len);
-        writer.epoch_len = len;
         writer.epoch = epoch;
         writer.entry_changed = false;
         writer.bytes_changed = false;
@@ -437,6 +422,8 @@ impl RegionInner {
         let durable = writer.cut_epoch <= self.engine.durable_epoch();
         writer.earlier_len =
             if durable { writer.cut_len } else { writer.earlier_len.max(writer.cut_len) };
+        let grown = len.saturating_sub(writer.cut_len);
+        writer.grown_before = grown.next_power_of_two().trailing_zeros() as u8;
         writer.cut_len = len;
         writer.cut_epoch = writer.epoch;
         if matches!(change, Change::Entry { .. }) {
@@ -594,7 +581,6 @@ impl RegionInner {
     /// must not be remembered when it is not.
     #[inline]
     fn set_len(&self, writer: &Writer, len: u64) -> Result<()> {
-        debug_assert!(len <= writer.prepared && writer.prepared % PAGE_SIZE == 0);
         self.engine.mirror_len(writer.record, len)?;
         self.len.store(len, Ordering::Release);
         Ok(())
@@ -708,25 +694,26 @@ impl RegionInner {
         if self.engine.guarded || first || len / count >= LARGE_WRITE {
             let changes = usize::from(writer.first_changes).saturating_add(count);
             writer.first_changes = changes.min(FIRST_CHANGES.into()) as u8;
-            writer.prepared = writer.prepared.max(round_up(end));
             return Ok(Way::Write);
         }
+        let known = self.unneeded_from(writer).max(writer.storable);
+        if end <= known {
+            writer.storable = known.min(writer.allocated);
+            return Ok(Way::Store);
+        }
         let place = self.place.extent();
-        let grown = end.saturating_sub(writer.epoch_len);
-        let step = growth::preparation(grown.max(writer.grown_before));
+        let grown = end.saturating_sub(writer.cut_len).max(1 << writer.grown_before);
+        let step = growth::preparation(grown);
         // To a multiple of the step in the file, as folios are aligned.
         let ahead = (place.start + end).next_multiple_of(step) - place.start;
         let ahead = ahead.min(writer.allocated);
+        let storage = &self.engine.storage;
         // Where either fails, the stores bring the pages in, or meet the faults.
-        let (from, known) = (end / PAGE_SIZE * PAGE_SIZE, ahead.min(writer.prepared));
-        if from < known {
-            let first = self.place.first.load(Ordering::Relaxed).wrapping_add(from as usize);
-            let _ = self.engine.storage.make_writable(first, (known - from) as usize);
-        }
-        if writer.prepared < ahead {
-            let (from, len) = (place.start + writer.prepared, ahead - writer.prepared);
-            let _ = self.engine.storage.write_zeros(from, len);
-            writer.prepared = ahead;
+        let _ = storage.write_zeros(place.start + known, ahead - known);
+        if writer.storable == 0 {
+            // The last epoch may have left some of them mapped.
+            let first = self.place.first.load(Ordering::Relaxed).wrapping_add(known as usize);
+            let _ = storage.make_writable(first, (ahead - known) as usize);
         }
         writer.storable = ahead;
         Ok(Way::Store)
@@ -855,7 +842,6 @@ impl RegionInner {
         writer.window = Some(window);
         writer.storable = 0;
         writer.allocated = allocated;
-        writer.prepared = round_up(new_len);
         writer.record = record;
         writer.viewed_end = new_len;
         writer.entry_changed = true;
@@ -954,7 +940,6 @@ impl RegionInner {
         let place = self.place.extent();
         let from = self.unneeded_from(&mut writer);
         if from < place.len {
-            writer.prepared = writer.prepared.min(from);
             writer.storable = writer.storable.min(from);
             let tail = Extent { start: place.start + from, len: place.len - from };
             self.engine.punch_unreliable(tail)?;
@@ -979,7 +964,6 @@ impl RegionInner {
         if whole.len > 0 {
             self.engine.punch(whole)?;
             writer.allocated = writer.allocated.min(whole.start - place.start);
-            writer.prepared = writer.prepared.min(writer.allocated);
             writer.storable = writer.storable.min(writer.allocated);
         }
         Ok(())
@@ -1174,8 +1158,6 @@ impl Region {
         if offset < writer.viewed_end && inner.pins.lock_all().overlap(offset, end) {
             inner.relocate(&mut writer, end, offset, offset, &mut |_, _| Ok(()))?;
         }
-        // The caller stores where and when it likes.
-        writer.prepared = writer.prepared.max(round_up(end));
         let mut heap = Vec::new();
         let first = if inner.engine.guarded {
             heap.try_reserve_exact(len).map_err(|_| inner.engine.no_memory(len as u64))?;

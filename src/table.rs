@@ -40,8 +40,8 @@ pub(crate) struct Table {
     pub pinned_bytes: u64,
     /// Every flush epoch up to this one is durable.
     pub durable_epoch: u64,
-    /// How often the knowledge of allocated pieces has been given up. A region that remembers
-    /// another number must not rely on what it knows of its blocks.
+    /// The flush epoch in which the knowledge of allocated pieces was given up last. A region that has
+    /// not changed since it ended must not rely on what it knows of its blocks.
     pub forgotten: u64,
     /// See [`Options::max_address_space`](crate::Options::max_address_space).
     max_address_space: u64,
