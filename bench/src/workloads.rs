@@ -249,9 +249,9 @@ fn append_small(scale: &Scale) -> Workload {
               transaction; redb, SQLite and `write` get a tenth of the records, which is to their \
               advantage.",
         touched: 1024,
-        causes: "new pages cost what the limit on allocated blocks shows against the populated \
-                 one; what a call adds is its locks, its checks of pointers, process and views, \
-                 and the length in the mirror (tests/instructions/table.txt counts it).",
+        causes: "the limit shows what new pages cost; what a call adds is its checks of pointers, \
+                 process and views, and the length in the mirror (tests/instructions/table.txt \
+                 counts it).",
         metrics: vec![seconds("append 64 B")],
         contenders: vec![
             engine::<Rawdb>(count),
@@ -295,9 +295,9 @@ fn append_pages(scale: &Scale) -> Workload {
         title: "Append 4 KiB up to 1 GiB",
         how: "Time for all of it. rawdb 0.13.0 never syncs, so it has no time with a flush.",
         touched: 1280,
-        causes: "a fault for each new page or folio, in which the kernel allocates and zeroes \
-                 memory that is overwritten at once; the limit of stores has the same fault, \
-                 `pwrite` neither. With a flush all wait for the disk.",
+        causes: "new pages are written full of zeros, up to 2 MiB at a time, and then stored to: \
+                 memory is gone over twice, as it is where the kernel does it in a fault. With a \
+                 flush all wait for the disk.",
         metrics: vec![seconds("without flush"), seconds("with flush")],
         contenders: vec![
             engine::<Rawdb>(total),
@@ -328,8 +328,9 @@ fn append_large(scale: &Scale) -> Workload {
         title: "Append 1 MiB up to 1 GiB",
         how: "Time for all of it, without a flush.",
         touched: 1280,
-        causes: "the kernel zeroes each new page of a mapping before it is stored to; `write` to \
-                 a file fills pages that it need not zero.",
+        causes:
+            "each is a `pwrite`, as for files and the limit; beyond that rawdb asks for blocks \
+                 with `fallocate`, an eighth of the length at a time.",
         metrics: vec![seconds("without flush")],
         contenders: vec![
             engine::<Rawdb>(total),
@@ -398,9 +399,8 @@ fn growing(scale: &Scale) -> Workload {
         how: "Time for all of it; then the disk space that all files of the database occupy, \
               divided by the bytes in regions. Space is measured in the first round only.",
         touched: 1536,
-        causes: "a region that has outgrown its place is moved, which copies it, and its old \
-                 place is free only after the next flush; blocks are taken an eighth ahead of \
-                 the length. Files are never moved.",
+        causes: "a region that has outgrown its place is moved, which copies it, and blocks are \
+                 taken an eighth ahead of the length.",
         metrics: vec![
             seconds("growing"),
             times("allocated / payload"),
@@ -491,9 +491,9 @@ fn overwrite(scale: &Scale) -> Workload {
               (`rawdb_region_write_batch`, 0.5.10 `batch_write_each`; 0.13.0 takes a map instead \
               of a list, and like the others is given single calls).",
         touched: 0,
-        causes: "a single overwrite takes the lock of the region's writers and that of its \
-                 views, and looks for views of what it overwrites; 0.13.0 takes one lock that \
-                 readers hold as well, so that its overwrites wait for readers.",
+        causes: "a tenth of what the other versions take for an overwrite is less than the \
+                 processor takes for the store alone, which the limit shows. What is above that are \
+                 the checks, and a look for views of what is overwritten.",
         metrics: vec![seconds("one call each"), seconds("batches of 1,000")],
         contenders: vec![
             engine::<Rawdb>(calls),
@@ -557,9 +557,10 @@ fn view(scale: &Scale) -> Workload {
               result can be kept as a view can, and by `with_read_range`, which holds a lock while \
               a closure runs; the limit is the loads alone.",
         touched: 0,
-        causes: "opening and releasing each take a lock and keep a record of what is viewed, so \
-                 that an overwrite need not wait; 0.13.0 counts readers in one word, and its \
-                 writers wait for them.",
+        causes: "opening and releasing each enter a lock, by plain stores while one thread uses it, \
+                 and keep a record of what is viewed, so that an overwrite need not wait; 0.13.0 \
+                 counts readers in one word, and its writers wait for them. At random in 256 MiB the \
+                 instructions of a call keep the processor from having several misses under way.",
         metrics: sizes.map(|size| seconds(size_name(size))).into(),
         contenders: vec![
             engine::<Rawdb>(calls, sizes),
@@ -788,8 +789,8 @@ fn region_count(scale: &Scale) -> Workload {
               records as the others have regions, and commit one more each time. There \
               are 10,000 files at most.",
         touched: 512,
-        causes: "a flush is two syncs, one after the other, of two files; stores that sync one \
-                 log need one. Syncing `data` becomes slower when the files are large.",
+        causes: "a flush is two syncs, one after the other, of two files, so that a table never \
+                 speaks of bytes that are not there; stores that sync one log need one.",
         metrics,
         contenders: vec![
             engine::<Rawdb>(counts, calls),
@@ -899,9 +900,8 @@ fn open(scale: &Scale) -> Workload {
         title: "Open a database of many regions",
         how: "Closed before, its files in the page cache. Every region has 64 B.",
         touched: 0,
-        causes: "checking both copies of each entry, the faults of reading them (8 KiB a \
-                 region), room in `live` for every region, and a sync, which the other \
-                 versions do not do.",
+        causes: "both copies of each entry are checked, in pages of their own (8 KiB a region); \
+                 and a sync, which the other versions do not do.",
         metrics: counts.map(|count| seconds(format!("{} regions", count_name(count)))).into(),
         contenders: vec![engine::<Rawdb>(counts), engine::<Rawdb05>(counts), engine::<New>(counts)],
         targets: (0..2)
@@ -944,9 +944,9 @@ fn create(scale: &Scale) -> Workload {
         how: "In a new database, without a flush; time for all of them. 50,000 files \
               would take minutes.",
         touched: 512,
-        causes: "an entry in `live` for each region, with a fault for every 16. The other \
-                 versions do not record regions apart from their table, or wait for a flush to \
-                 do it.",
+        causes: "each region is recorded in `live`, apart from the table, so that it survives the \
+                 death of the process; the other versions wait for a flush, or do without. Then come \
+                 the hash of the name and the memory for the region.",
         metrics: counts.map(|count| seconds(format!("{} regions", count_name(count)))).into(),
         contenders: vec![
             engine::<Rawdb>(counts.into()),
@@ -1106,8 +1106,8 @@ fn latency(scale: &Scale) -> Workload {
               tens of nanoseconds included; then the median, the 99.9th percentile and the \
               slowest. The flushes of rawdb 0.13.0 sync nothing.",
         touched: 256,
-        causes: "page faults that take the file system's journal while a flush commits it, and \
-                 other work of the machine.",
+        causes: "interrupts while the other thread has pages made read-only, and calls that bring \
+                 pages into memory, which wait for the file system's journal while a flush commits it.",
         metrics: vec![seconds("median"), seconds("99.9 %"), seconds("slowest")],
         contenders: vec![
             engine::<Rawdb>(calls),
