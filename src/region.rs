@@ -148,8 +148,9 @@ enum Way {
 
 /// How many changes of a region go through system calls after each flush before stores begin. A store
 /// is the faster by a microsecond, but makes all of the folio that caches the page dirty, up to 2 MiB,
-/// for the next flush to write.
-const FIRST_CHANGES: u8 = 4;
+/// for the next flush to write. Fewer on a simulated disk, where programs are short and are to meet both
+/// ways.
+const FIRST_CHANGES: u8 = if cfg!(feature = "simulation") { 1 } else { 4 };
 
 /// From this length on the time of a system call no longer matters, and new pages need not be zeroed.
 const LARGE_WRITE: usize = 64 << 10;
