@@ -61,7 +61,7 @@ pub(crate) fn allocation(need: u64) -> u64 {
 /// entry in the page tables, and with it one fault, and one interrupt where a flush makes it read-only
 /// again. Smaller steps than 64 KiB cost more than they keep from the disk.
 pub(crate) fn preparation(grown: u64) -> u64 {
-    (grown / 2).next_power_of_two().clamp(64 << 10, 2 * MIB)
+    (grown / 2).next_power_of_two().clamp(64 * KIB, 2 * MIB)
 }
 
 /// How long to make a file of `len` bytes that must hold `need` bytes.
