@@ -79,6 +79,8 @@ pub(crate) struct Engine {
     /// Where the table is kept for whoever opens the database after the death of this process.
     live: Option<Live>,
     pub committer: Apart<Mutex<Committer>>,
+    /// The last epoch at whose end a flush has synced `data`.
+    pub synced_epoch: AtomicU64,
     /// How many flushes have begun.
     pub flushes: AtomicU64,
     /// Of the last durable table.
@@ -147,6 +149,13 @@ impl Engine {
         if storage.holes_take_space() {
             fill_holes(&*storage, &recovered, mirror)?;
         }
+        if options.read_only {
+            for (start, tail) in recovered.tails(mirror) {
+                storage.cover(&window, start, tail).map_err(|error| {
+                    Error::io("map", data, &error).with_kind(ErrorKind::NoMemory)
+                })?;
+            }
+        }
         let mut committer = Committer::new(&recovered, mirror);
         let grow = || match whole_pieces || options.read_only {
             true => Ok(()),
@@ -158,7 +167,7 @@ impl Engine {
             grow()?;
         }
         if !options.read_only {
-            committer.settle(&*storage, &recovered, mirror.is_some())?;
+            committer.settle(&*storage, &recovered, mirror)?;
         }
         // Not before the identity is durable: a file that is longer than it, without it, is damaged.
         grow()?;
@@ -193,6 +202,7 @@ impl Engine {
             pieces: Mutex::new(Pieces::new(piece)),
             live,
             committer: Apart(Mutex::new(committer)),
+            synced_epoch: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
             generation: AtomicU64::new(header.generation),
             holders: AtomicUsize::new(1),
@@ -494,7 +504,7 @@ impl Engine {
         }
         self.check_writable()?;
         let slot = table.slots.take(&*self.storage)?;
-        let entry = RegionEntry { name, start: 0, len: 0, reserved: 0 };
+        let entry = RegionEntry { name, start: 0, len: 0, reserved: 0, tail: &[] };
         let mut change = [Change::of(slot, Record::NONE, Some(entry))];
         self.mirror(&mut change).inspect_err(|_| table.slots.free.push(slot))?;
         let name: Arc<str> = name.into();

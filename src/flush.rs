@@ -29,8 +29,8 @@ pub(crate) struct Committer {
     /// its flush.
     vacated: BTreeSet<u64>,
     next_generation: u64,
-    /// `data` may have bytes that no sync has covered.
-    data_dirty: bool,
+    /// Entries have tails that no sync of `data` has covered.
+    unsynced_tails: bool,
     /// The number of the last flush that succeeded, as counted by [`Engine::flushes`].
     succeeded: u64,
 }
@@ -69,7 +69,7 @@ impl Committer {
             slots,
             vacated: haunted.chain(removed).collect(),
             next_generation: recovered.newest_generation + 1,
-            data_dirty: false,
+            unsynced_tails: false,
             succeeded: 0,
         }
     }
@@ -85,9 +85,12 @@ impl Committer {
         &mut self,
         storage: &dyn Storage,
         recovered: &Recovered,
-        mirrored: bool,
+        mirror: Option<&Mirror>,
     ) -> Result<()> {
-        if !recovered.clean && !mirrored {
+        for (start, tail) in recovered.tails(mirror).filter(|_| Step::StoreTails.taken()) {
+            write(storage, File::Data, start, tail)?;
+        }
+        if !recovered.clean && mirror.is_none() {
             // The last process may have created the database, and overwritten bytes without a flush.
             let identity = format::encode_identity(&Identity { uuid: self.header.uuid });
             if Step::SettleIdentity.taken() {
@@ -128,6 +131,7 @@ impl Committer {
                 start: region.start,
                 len: region.len,
                 reserved: region.reserved,
+                tail: &found.tail,
             });
             let entry = Entry { slot: found.number, generation, region };
             let offset = format::slot_offset(found.number, found.side);
@@ -151,8 +155,8 @@ impl Committer {
         write(storage, File::Regions, offset, format::encode_header(&self.header).sectors())
     }
 
-    /// Makes the table durable as the cuts say.
-    fn commit(&mut self, engine: &Engine, cuts: &[(u64, Cut)]) -> Result<()> {
+    /// Makes the table durable as the cuts say, with their tails where `data` is not synced before.
+    fn commit(&mut self, engine: &Engine, cuts: &[(u64, Cut)], with_tails: bool) -> Result<()> {
         let mut changes: Vec<(u64, &Change)> = cuts
             .iter()
             .filter(|(_, cut)| !matches!(cut.change, Change::None))
@@ -189,9 +193,13 @@ impl Committer {
         for (slot, change) in changes {
             let durable = self.slots.get(&slot).copied().unwrap_or(NEVER_WRITTEN);
             let region = match change {
-                Change::Entry { name, extent, len } => {
-                    Some(RegionEntry { name, start: extent.start, len: *len, reserved: extent.len })
-                }
+                Change::Entry { name, extent, len, tail } => Some(RegionEntry {
+                    name,
+                    start: extent.start,
+                    len: *len,
+                    reserved: extent.len,
+                    tail: if with_tails { tail } else { &[] },
+                }),
                 _ => None,
             };
             let is_region = region.is_some();
@@ -235,6 +243,9 @@ impl Committer {
     /// are equal, so that damage to one is noticed and does no harm.
     pub fn finish(&mut self, engine: &Engine) -> Result<()> {
         let storage = &*engine.storage;
+        if self.unsynced_tails && Step::SyncTailsAtClose.taken() {
+            sync(storage, File::Data).map_err(|error| engine.fail(error))?;
+        }
         self.header.closed = true;
         self.write_header(storage, 0)?;
         self.write_header(storage, 1)?;
@@ -288,18 +299,15 @@ impl Engine {
         let cuts: Vec<(u64, Cut)> =
             dirty.iter().map(|region| (region.slot, region.collect(epoch))).collect();
 
-        committer.data_dirty |= cuts.iter().any(|(_, cut)| cut.bytes_changed);
+        let sync_data = cuts.iter().any(|(_, cut)| cut.needs_sync);
         let mut result = Ok(());
         if !Step::SyncDataFirst.taken() {
-            result = committer.commit(self, &cuts);
+            result = committer.commit(self, &cuts, !sync_data);
         }
-        if committer.data_dirty && Step::SyncData.taken() {
+        if sync_data && Step::SyncData.taken() {
             result = sync(&*self.storage, File::Data).map_err(|error| self.fail(error));
         }
-        if result.is_ok() {
-            committer.data_dirty = false;
-            result = committer.commit(self, &cuts);
-        }
+        let result = result.and_then(|()| committer.commit(self, &cuts, !sync_data));
         if let Err(error) = result {
             for (region, (_, cut)) in dirty.iter().zip(&cuts) {
                 if Step::CollectAgain.taken() {
@@ -316,6 +324,12 @@ impl Engine {
             table.slots.free.extend(vacated.map(|(slot, _)| slot));
         }
         committer.succeeded = number;
+        if sync_data {
+            committer.unsynced_tails = false;
+            self.synced_epoch.store(epoch, Ordering::Release);
+        } else {
+            committer.unsynced_tails |= cuts.iter().any(|(_, cut)| cut.change.has_tail());
+        }
         Ok(dirty)
     }
 }

@@ -28,7 +28,7 @@ pub(crate) const MAX_FILE_LEN: u64 = 1 << 60;
 pub(crate) const MAX_GENERATION: u64 = 1 << 62;
 
 /// What a drive writes whole or not at all.
-const SECTOR: usize = 512;
+pub(crate) const SECTOR: u64 = 512;
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -55,11 +55,12 @@ const HEADER_USED: usize = 84;
 // Slot pages.
 const AT_SLOT: Range<usize> = 24..32;
 const AT_STATE: Range<usize> = 32..36;
-const AT_NAME_LEN: Range<usize> = 36..40;
+const AT_NAME_LEN: Range<usize> = 36..38;
+const AT_TAIL_LEN: Range<usize> = 38..40;
 const AT_START: Range<usize> = 40..48;
 const AT_LEN: Range<usize> = 48..56;
 const AT_RESERVED: Range<usize> = 56..64;
-const ENTRY_USED: usize = 64; // and the name after it
+const ENTRY_USED: usize = 64; // and after it the name, and the tail
 
 const KIND_IDENTITY: u16 = 1;
 const KIND_HEADER: u16 = 2;
@@ -118,6 +119,8 @@ pub(crate) struct RegionEntry<'a> {
     pub start: u64,
     pub len: u64,
     pub reserved: u64,
+    /// The region's last bytes, where `data` may not have them yet. They count more than what it has.
+    pub tail: &'a [u8],
 }
 
 /// A page of metadata on its way to or from the disk.
@@ -150,7 +153,7 @@ impl Page {
     /// The sectors with used bytes. Nothing reads the others, and in a copy of a file they may be
     /// holes, so that writing them could take space.
     pub fn sectors(&self) -> &[u8] {
-        &self.0[..used(&self.0[..]).next_multiple_of(SECTOR)]
+        &self.0[..used(&self.0[..]).next_multiple_of(SECTOR as usize)]
     }
 
     /// The sum that this entry adds to the table's digest.
@@ -229,14 +232,22 @@ pub(crate) fn encode_mirror(identity: &MirrorIdentity) -> Page {
 
 pub(crate) fn encode_entry(entry: &Entry) -> Page {
     let mut page = Page(Box::new([0; PAGE]));
-    let used = entry_len(entry.region.as_ref().map_or(0, |region| region.name.len()));
+    let used = match &entry.region {
+        Some(region) => entry_len(region.name.len()) + region.tail.len(),
+        None => entry_len(0),
+    };
     encode_entry_to(&mut page.0[..used], entry);
     page
 }
 
-/// How many bytes an entry uses; that of a vacant slot has no name.
+/// How many bytes an entry without a tail uses; that of a vacant slot has no name.
 pub(crate) const fn entry_len(name_len: usize) -> usize {
     ENTRY_USED + name_len
+}
+
+/// The longest tail of a region with such a name.
+pub(crate) const fn max_tail_len(name_len: usize) -> usize {
+    PAGE - entry_len(name_len)
 }
 
 /// The used bytes of an entry, where there are just as many zeros.
@@ -246,13 +257,16 @@ pub(crate) fn encode_entry_to(bytes: &mut [u8], entry: &Entry) {
     set(AT_SLOT, &entry.slot.to_le_bytes());
     match &entry.region {
         None => set(AT_STATE, &STATE_VACANT.to_le_bytes()),
-        Some(RegionEntry { name, start, len, reserved }) => {
+        Some(RegionEntry { name, start, len, reserved, tail }) => {
             set(AT_STATE, &STATE_REGION.to_le_bytes());
-            set(AT_NAME_LEN, &(name.len() as u32).to_le_bytes());
+            set(AT_NAME_LEN, &(name.len() as u16).to_le_bytes());
+            set(AT_TAIL_LEN, &(tail.len() as u16).to_le_bytes());
             set(AT_START, &start.to_le_bytes());
             set(AT_LEN, &len.to_le_bytes());
             set(AT_RESERVED, &reserved.to_le_bytes());
-            set(ENTRY_USED..ENTRY_USED + name.len(), name.as_bytes());
+            let end = entry_len(name.len());
+            set(ENTRY_USED..end, name.as_bytes());
+            set(end..end + tail.len(), tail);
         }
     }
     seal(bytes);
@@ -352,20 +366,25 @@ pub(crate) fn decode_mirror(page: &[u8]) -> Decoded<MirrorIdentity> {
 }
 
 pub(crate) fn decode_entry(page: &[u8]) -> Decoded<Entry<'_>> {
-    check_prefix(page, KIND_SLOT, ENTRY_USED..=ENTRY_USED + MAX_NAME_LEN)?;
+    check_prefix(page, KIND_SLOT, ENTRY_USED..=PAGE)?;
     let generation = generation(page)?;
     let slot = u64_at(page, AT_SLOT);
-    let name_len = u32_at(page, AT_NAME_LEN) as u64;
+    let (name_len, tail_len) = (u16_at(page, AT_NAME_LEN), u16_at(page, AT_TAIL_LEN));
     let (start, len, reserved) =
         (u64_at(page, AT_START), u64_at(page, AT_LEN), u64_at(page, AT_RESERVED));
-    if ENTRY_USED as u64 + name_len != used(page) as u64 {
-        return Err(PageError::Field { name: "name_len", value: name_len });
+    let name_end = entry_len(name_len.into());
+    if name_end + usize::from(tail_len) != used(page) {
+        return Err(PageError::Field { name: "name_len", value: name_len.into() });
     }
     match u32_at(page, AT_STATE) {
         STATE_VACANT => {
-            for (name, value) in
-                [("name_len", name_len), ("start", start), ("len", len), ("reserved", reserved)]
-            {
+            for (name, value) in [
+                ("name_len", name_len.into()),
+                ("tail_len", tail_len.into()),
+                ("start", start),
+                ("len", len),
+                ("reserved", reserved),
+            ] {
                 if value != 0 {
                     return Err(PageError::Field { name, value });
                 }
@@ -375,7 +394,7 @@ pub(crate) fn decode_entry(page: &[u8]) -> Decoded<Entry<'_>> {
         STATE_REGION => {}
         other => return Err(PageError::Field { name: "state", value: other as u64 }),
     }
-    let name = std::str::from_utf8(&page[ENTRY_USED..used(page)])
+    let name = std::str::from_utf8(&page[ENTRY_USED..name_end])
         .map_err(|_| PageError::Name("not UTF-8"))?;
     check_name(name).map_err(PageError::Name)?;
     // A region that never held a byte has no place; every other place is whole pages behind the
@@ -389,18 +408,26 @@ pub(crate) fn decode_entry(page: &[u8]) -> Decoded<Entry<'_>> {
     if len > reserved {
         return Err(PageError::Field { name: "len", value: len });
     }
-    Ok(Entry { slot, generation, region: Some(RegionEntry { name, start, len, reserved }) })
+    // A tail begins with a whole sector of the region.
+    let has_tail = tail_len > 0;
+    if has_tail && len.checked_sub(tail_len.into()).is_none_or(|start| start % SECTOR != 0) {
+        return Err(PageError::Field { name: "tail_len", value: tail_len.into() });
+    }
+    let tail = &page[name_end..used(page)];
+    Ok(Entry { slot, generation, region: Some(RegionEntry { name, start, len, reserved, tail }) })
 }
 
 /// Whether a page that does not decode can be what a crash has left of an entry of `slot`. The
-/// drive writes sectors of 512 bytes whole, so only an entry with a long name can be torn, and its
-/// first sector is one that was written.
+/// drive writes sectors of 512 bytes whole, so only an entry with a long name or a tail can be torn, and
+/// its first sector is one that was written.
 pub(crate) fn may_be_torn(page: &[u8], slot: u64) -> bool {
     let used = used(page);
     page[AT_MAGIC] == MAGIC
-        && u16::from_le_bytes(array(page, AT_KIND)) == KIND_SLOT
-        && (SECTOR + 1..=ENTRY_USED + MAX_NAME_LEN).contains(&used)
-        && u32_at(page, AT_NAME_LEN) as usize == used - ENTRY_USED
+        && u16_at(page, AT_KIND) == KIND_SLOT
+        && (SECTOR as usize + 1..=PAGE).contains(&used)
+        && usize::from(u16_at(page, AT_NAME_LEN)) <= MAX_NAME_LEN
+        && usize::from(u16_at(page, AT_NAME_LEN)) + usize::from(u16_at(page, AT_TAIL_LEN))
+            == used - ENTRY_USED
         && u32_at(page, AT_STATE) == STATE_REGION
         && u64_at(page, AT_SLOT) == slot
         && generation(page).is_ok()
@@ -440,7 +467,7 @@ fn check_prefix(page: &[u8], kind: u16, lengths: std::ops::RangeInclusive<usize>
     if stored != computed && check.taken() {
         return Err(PageError::Checksum { stored, computed });
     }
-    let found = u16::from_le_bytes(array(page, AT_KIND));
+    let found = u16_at(page, AT_KIND);
     if found != kind {
         return Err(PageError::Field { name: "kind", value: found as u64 });
     }
@@ -482,7 +509,11 @@ fn checksum(used: &[u8]) -> u32 {
 }
 
 fn used(page: &[u8]) -> usize {
-    u16::from_le_bytes(array(page, AT_USED)) as usize
+    u16_at(page, AT_USED).into()
+}
+
+fn u16_at(page: &[u8], at: Range<usize>) -> u16 {
+    u16::from_le_bytes(array(page, at))
 }
 
 fn u32_at(page: &[u8], at: Range<usize>) -> u32 {

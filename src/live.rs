@@ -331,9 +331,9 @@ fn decode_copy(
         return Some(());
     }
     let region = match region {
-        Some(RegionEntry { name, start, reserved, .. }) => {
+        Some(RegionEntry { name, start, reserved, tail, .. }) => {
             let len = word_in(copy, AT_LEN);
-            if len > reserved {
+            if len > reserved || !tail.is_empty() {
                 return None;
             }
             Some(RecoveredRegion { name: name.into(), start, len, reserved })

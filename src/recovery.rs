@@ -63,6 +63,10 @@ pub(crate) struct RecoveredSlot {
     pub abandoned: bool,
     pub digest: u128,
     pub region: Option<RecoveredRegion>,
+    /// See [`Region::tailed`].
+    tailed: bool,
+    /// The tail that the entry has; none of a closed database, where `data` has its bytes.
+    pub tail: Box<[u8]>,
 }
 
 pub(crate) struct RecoveredRegion {
@@ -78,6 +82,8 @@ pub(crate) struct Resting {
     pub start: u64,
     pub len: u64,
     pub reserved: u64,
+    /// See [`Region::tailed`].
+    pub tailed: bool,
 }
 
 /// Reads the first page of `data` and what is `written` of `regions`, which is zero elsewhere;
@@ -155,8 +161,8 @@ pub(crate) fn recover(
             );
             continue;
         }
-        let table =
-            Table::read(regions, written, header.generation, header.slots).map_err(no_memory)?;
+        let table = Table::read(regions, written, header.generation, header.slots, clean)
+            .map_err(no_memory)?;
         let is_whole = table.digest == header.digest && table.regions == header.regions;
         if is_whole || !Step::CheckDigest.taken() {
             // A header fits one 512-byte sector, so a crash leaves an old one or a new one. One
@@ -205,7 +211,7 @@ pub(crate) fn recover(
             let _ = write!(rejected, "; regions page {page}: {reason}");
         }
     }
-    let pages = Table::read(regions, written, 0, 0).map_err(no_memory)?.invalid;
+    let pages = Table::read(regions, written, 0, 0, true).map_err(no_memory)?.invalid;
     describe_damage(regions, &pages, &mut rejected);
     Err(corrupt(format!("no header has a whole table{rejected}")))
 }
@@ -258,6 +264,8 @@ fn first_error(
 
 /// The table of one generation, and what lies beside it.
 struct Table {
+    /// Everything has been synced since it was written.
+    closed: bool,
     slots: Vec<RecoveredSlot>,
     digest: u128,
     regions: u64,
@@ -277,8 +285,10 @@ impl Table {
         written: &[Range<usize>],
         generation: u64,
         known: u64,
+        closed: bool,
     ) -> std::result::Result<Table, TryReserveError> {
         let mut table = Table {
+            closed,
             slots: Vec::new(),
             digest: 0,
             regions: 0,
@@ -345,9 +355,15 @@ impl Table {
             abandoned: sides.iter().flatten().any(|entry| !is_in_table(&entry)),
             digest: 0,
             region: None,
+            tailed: false,
+            tail: Box::default(),
         };
         if let Some(region) = entry.and_then(|entry| entry.region.as_ref()) {
             recovered.digest = format::digest(page_of(regions, number, recovered.side));
+            recovered.tailed = !region.tail.is_empty();
+            if !self.closed {
+                recovered.tail = region.tail.into();
+            }
             recovered.region = Some(RecoveredRegion {
                 name: region.name.into(),
                 start: region.start,
@@ -406,7 +422,12 @@ fn check_table(
     let regions = slots.iter().filter_map(|slot| {
         Some((page_number(slot.number, slot.side), slot.number, slot.region.as_ref()?))
     });
-    check_regions(place, regions, slots.len(), data_len)
+    let mut names = check_regions(place, regions, slots.len(), data_len)?;
+    for slot in slots.iter().filter(|slot| slot.tailed) {
+        let resting = slot.region.as_ref().and_then(|region| names.get_mut(&region.name));
+        resting.expect("a tail is that of a region").tailed = true;
+    }
+    Ok(names)
 }
 
 /// What only all regions together can show: places inside the file, none of them shared, and names
@@ -424,7 +445,8 @@ fn check_regions<'a>(
     places.try_reserve_exact(most).map_err(|_| no_memory(place))?;
     for (page, slot, region) in regions.clone() {
         let &RecoveredRegion { ref name, start, len, reserved } = region;
-        if names.insert(name.clone(), Resting { slot, start, len, reserved }).is_some() {
+        let resting = Resting { slot, start, len, reserved, tailed: false };
+        if names.insert(name.clone(), resting).is_some() {
             let other = regions.clone().find(|(_, _, other)| other.name == *name);
             let (other, ..) = other.expect("a region has the name");
             return corrupt(format!(
@@ -492,6 +514,8 @@ pub(crate) struct Region<'a> {
     pub abandoned: bool,
     /// It is in the mirror: its bytes may have changed since the last flush.
     pub mirrored: bool,
+    /// The durable entry has a tail, which must not outlive the bytes that it stands for.
+    pub tailed: bool,
 }
 
 impl Region<'_> {
@@ -534,16 +558,31 @@ impl Recovered {
         let unchanged = unchanged.filter_map(|slot| {
             let region = slot.region.as_ref()?;
             let RecoveredSlot { number, abandoned, .. } = *slot;
-            Some(Region { slot: number, region, durable: Some(region), abandoned, mirrored: false })
+            let (durable, tailed) = (Some(region), slot.tailed);
+            Some(Region { slot: number, region, durable, abandoned, mirrored: false, tailed })
         });
         let mirrored = mirror.into_iter().flat_map(|mirror| &mirror.slots);
         let mirrored = mirrored.filter_map(|(&slot, found)| {
             let (region, known) = (found.region.as_ref()?, self.slot(slot));
             let durable = known.and_then(|it| it.region.as_ref());
             let abandoned = known.is_some_and(|it| it.abandoned);
-            Some(Region { slot, region, durable, abandoned, mirrored: true })
+            let tailed = known.is_some_and(|it| it.tailed);
+            Some(Region { slot, region, durable, abandoned, mirrored: true, tailed })
         });
         unchanged.chain(mirrored)
+    }
+
+    /// The bytes that entries have, and where in `data` they belong: what a power loss may have kept
+    /// from it, and has not where there is a mirror, which the region may have changed since.
+    pub fn tails<'a>(
+        &'a self,
+        mirror: Option<&'a Mirror>,
+    ) -> impl Iterator<Item = (u64, &'a [u8])> + 'a {
+        let in_mirror = move |slot| mirror.is_some_and(|it| it.slots.contains_key(&slot));
+        self.slots.iter().filter(move |slot| !in_mirror(slot.number)).filter_map(|slot| {
+            let region = slot.region.as_ref().filter(|_| !slot.tail.is_empty())?;
+            Some((region.start + region.len - slot.tail.len() as u64, &*slot.tail))
+        })
     }
 
     /// Slots of the durable table whose regions have been removed since.

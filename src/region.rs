@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{round_up, RegionEntry, MAX_FILE_LEN};
+use crate::format::{max_tail_len, round_up, RegionEntry, MAX_FILE_LEN, SECTOR};
 use crate::growth;
 use crate::live::{self, Record};
 use crate::recovery;
@@ -88,14 +88,12 @@ pub(crate) struct Writer {
     /// Where the mirror has the region; nowhere until it is changed for the first time since the
     /// database was opened.
     record: Record,
-    /// No view of the place ends behind this.
-    viewed_end: u64,
     /// An [`AppendBuffer`] is out.
     appending: bool,
     /// The flush epoch of the last change, 0 for none since the database was opened. While it is
     /// the present epoch, the region is in the table's list of dirty ones.
     epoch: u64,
-    /// In that epoch: the region's entry changed, its bytes changed.
+    /// In that epoch, apart from appends: the region's entry changed, its bytes changed.
     entry_changed: bool,
     bytes_changed: bool,
     /// The last epoch whose end has been recorded by `cut`.
@@ -110,11 +108,16 @@ pub(crate) struct Writer {
     /// that one is. Both as far as they speak of this place.
     cut_len: u64,
     earlier_len: u64,
+    /// The bytes of the place up to here are on the disk, but for what `bytes_changed` tells.
+    synced_len: u64,
+    /// The region's entry in tables that may be durable has, or had, a tail.
+    tailed: bool,
 }
 
 /// What a flush takes of a region: its state at the end of an epoch.
 pub(crate) struct Cut {
-    pub bytes_changed: bool,
+    /// `data` has to be synced, unless the entry's tail will do.
+    pub needs_sync: bool,
     pub change: Change,
 }
 
@@ -127,7 +130,16 @@ pub(crate) enum Change {
         name: Arc<str>,
         extent: Extent,
         len: u64,
+        /// The bytes that have been appended since they were last synced, where nothing else has
+        /// happened and the entry's page has room for them.
+        tail: Box<[u8]>,
     },
+}
+
+impl Change {
+    pub fn has_tail(&self) -> bool {
+        matches!(self, Change::Entry { tail, .. } if !tail.is_empty())
+    }
 }
 
 /// Where bytes of a place go.
@@ -181,6 +193,8 @@ impl RegionInner {
             let durable_len = found.durable.filter(|_| writer.in_table).map_or(0, |it| it.len);
             writer.cut_len = durable_len;
             writer.earlier_len = durable_len;
+            writer.synced_len = durable_len;
+            writer.tailed = found.tailed;
         })
     }
 
@@ -205,7 +219,6 @@ impl RegionInner {
             grown_before: 0,
             promised: 0,
             record: Record::NONE,
-            viewed_end: len,
             appending: false,
             epoch: 0,
             entry_changed: false,
@@ -216,6 +229,8 @@ impl RegionInner {
             slot_in_table: false,
             cut_len: 0,
             earlier_len: 0,
+            synced_len: 0,
+            tailed: false,
         };
         complete(&mut writer);
         let region = Arc::new(RegionInner {
@@ -229,7 +244,7 @@ impl RegionInner {
             },
             name: Mutex::new(name),
             writer: BiasedMutex::new(writer),
-            pins: Pins::new(LIVE),
+            pins: Pins::new(LIVE, len),
         });
         region.pins.attach(Arc::as_ptr(&region));
         region
@@ -308,7 +323,7 @@ impl RegionInner {
     /// The region as it is, under `name`. For the holder of the writer lock.
     pub fn entry<'a>(&self, name: &'a str) -> RegionEntry<'a> {
         let Extent { start, len: reserved } = self.place.extent();
-        RegionEntry { name, start, len: self.len.load(Ordering::Relaxed), reserved }
+        RegionEntry { name, start, len: self.len.load(Ordering::Relaxed), reserved, tail: &[] }
     }
 
     /// Makes the change that is about to happen part of the present flush epoch, and has the region in
@@ -355,6 +370,9 @@ impl RegionInner {
         }
         if writer.epoch <= table.forgotten {
             writer.allocated = 0;
+        }
+        if writer.cut_epoch <= self.engine.synced_epoch.load(Ordering::Acquire) {
+            writer.synced_len = writer.cut_len;
         }
         writer.storable = 0;
         writer.first_changes = 0;
@@ -406,16 +424,27 @@ impl RegionInner {
         let mut table = self.engine.table.lock();
         self.touch_in_new_epoch(&mut writer, &mut table);
         writer.entry_changed |= !matches!(cut.change, Change::None);
-        writer.bytes_changed |= cut.bytes_changed;
+        writer.bytes_changed |= cut.needs_sync;
     }
 
     /// Records the region at the end of the epoch of its last change.
     fn cut(&self, writer: &mut Writer) -> Cut {
         let len = self.len.load(Ordering::Relaxed);
+        let only_appended = !writer.entry_changed && !writer.bytes_changed && len > writer.cut_len;
+        // With a tail that is still there, a power loss would undo what has been stored to its bytes.
+        let stale_tail = writer.tailed && writer.bytes_changed && Step::DropStaleTails.taken();
         let change = match self.pins.region_state.load(Ordering::Relaxed) {
             // A closed database still flushes its regions.
-            LIVE | CLOSED if writer.entry_changed => {
-                Change::Entry { name: self.name(), extent: self.place.extent(), len }
+            LIVE | CLOSED if writer.entry_changed || len != writer.cut_len || stale_tail => {
+                let (name, extent) = (self.name(), self.place.extent());
+                // Whole sectors, or what it leaves of one would be a mixture.
+                let start = writer.synced_len / SECTOR * SECTOR;
+                let fits = len.saturating_sub(start) <= max_tail_len(name.len()) as u64;
+                let tail = match only_appended && fits {
+                    true => self.published(start, len).into(),
+                    false => Box::default(),
+                };
+                Change::Entry { name, extent, len, tail }
             }
             REMOVED if writer.slot_in_table => Change::Vacate,
             _ => Change::None,
@@ -427,11 +456,14 @@ impl RegionInner {
         writer.grown_before = grown.next_power_of_two().trailing_zeros() as u8;
         writer.cut_len = len;
         writer.cut_epoch = writer.epoch;
+        let mut needs_sync = writer.bytes_changed;
         if matches!(change, Change::Entry { .. }) {
             writer.in_table = true;
             writer.slot_in_table = true;
+            writer.tailed = change.has_tail();
+            needs_sync |= len > writer.synced_len && !writer.tailed;
         }
-        Cut { bytes_changed: writer.bytes_changed, change }
+        Cut { needs_sync, change }
     }
 
     /// No byte of the place from here on is needed: not by the region, nor by a table that may be
@@ -439,11 +471,11 @@ impl RegionInner {
     fn unneeded_from(&self, writer: &mut Writer) -> u64 {
         let len = self.len.load(Ordering::Relaxed);
         if !self.pins.lock_all().overlap(len, u64::MAX) {
-            writer.viewed_end = len;
+            self.pins.set_viewed_end(len);
         }
         let mut needed = len;
         if Step::KeepViewedTails.taken() {
-            needed = needed.max(writer.viewed_end);
+            needed = needed.max(self.pins.viewed_end());
         }
         if writer.in_table && Step::KeepDurableTails.taken() {
             needed = needed.max(writer.cut_len);
@@ -537,13 +569,12 @@ impl RegionInner {
         new_len: u64,
     ) -> Result<()> {
         let end = offset + data.len() as u64;
-        let len = self.len.load(Ordering::Relaxed);
         self.touch(writer)?;
         let way = match end <= writer.storable {
             true => Way::Store,
             false => self.prepare(writer, end, 1, data.len())?,
         };
-        if offset >= writer.viewed_end {
+        if offset >= self.pins.viewed_end() {
             // The common case: an append where no view has ever been. No view can come here until
             // the new length is published.
             self.engine.store(&self.destination(way), offset, data)?;
@@ -558,9 +589,7 @@ impl RegionInner {
             writer.bytes_changed = true;
             self.overwrite(writer, way, &[offset], data, data.len(), new_len)?;
         }
-        writer.viewed_end = writer.viewed_end.max(new_len);
-        writer.entry_changed |= new_len != len;
-        writer.bytes_changed = true;
+        self.pins.raise_viewed_end(new_len);
         Ok(())
     }
 
@@ -766,6 +795,8 @@ impl RegionInner {
     fn allocate(&self, writer: &mut Writer, end: u64) -> Result<()> {
         let place = self.place.extent();
         let unneeded = self.unneeded_from(writer).max(writer.allocated);
+        // Neither are the blocks safe before a sync, and a tail has to have where to go.
+        writer.bytes_changed = true;
         writer.allocated = self.engine.allocate(
             place,
             writer.allocated,
@@ -805,6 +836,8 @@ impl RegionInner {
     ) -> Result<()> {
         let engine = &self.engine;
         let capacity = capacity.max(writer.promised).max(1);
+        // Also where this fails: it may have left blocks for others to use, see `allocate`.
+        writer.bytes_changed = true;
         let (extent, window) =
             engine.table.lock().take_extent(&*engine.storage, !engine.guarded, capacity)?;
         // All of its pages are new to memory.
@@ -817,7 +850,7 @@ impl RegionInner {
             engine.store(&destination, 0, self.published(0, keep))?;
             patch(engine, &destination)?;
             let Extent { start, len: reserved } = extent;
-            let entry = RegionEntry { name: &name, start, len: new_len, reserved };
+            let entry = RegionEntry { name: &name, start, len: new_len, reserved, tail: &[] };
             let mut change = [self.change(writer, Some(entry))];
             engine.mirror(&mut change)?;
             Ok((allocated, change[0].record))
@@ -844,12 +877,12 @@ impl RegionInner {
         writer.storable = 0;
         writer.allocated = allocated;
         writer.record = record;
-        writer.viewed_end = new_len;
+        self.pins.set_viewed_end(new_len);
         writer.entry_changed = true;
-        writer.bytes_changed = true;
         writer.in_table = false;
         writer.cut_len = 0;
         writer.earlier_len = 0;
+        writer.synced_len = 0;
         Ok(())
     }
 
@@ -1113,9 +1146,10 @@ impl Region {
             let stripes = inner.pins.lock_all();
             inner.set_len(&writer, len)?;
             if !stripes.overlap(len, u64::MAX) {
-                writer.viewed_end = len;
+                inner.pins.set_viewed_end(len);
             }
             writer.entry_changed = true;
+            writer.synced_len = writer.synced_len.min(len);
         }
         Ok(())
     }
@@ -1156,7 +1190,7 @@ impl Region {
             inner.make_room(&mut writer, end)?;
         }
         // Views may still hold bytes that a truncation has left behind the end.
-        if offset < writer.viewed_end && inner.pins.lock_all().overlap(offset, end) {
+        if offset < inner.pins.viewed_end() && inner.pins.lock_all().overlap(offset, end) {
             inner.relocate(&mut writer, end, offset, offset, &mut |_, _| Ok(()))?;
         }
         let mut heap = Vec::new();
@@ -1369,9 +1403,7 @@ impl AppendBuffer {
                 Err(error) if inner.engine.made_space(&error) => publish()?,
                 published => published?,
             }
-            writer.viewed_end = writer.viewed_end.max(end);
-            writer.entry_changed = true;
-            writer.bytes_changed = true;
+            inner.pins.raise_viewed_end(end);
         }
         Ok(offset)
     }

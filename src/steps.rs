@@ -39,10 +39,16 @@ steps! {
     StopAfterFailedSync,
     /// A region is flushed as it was when the epoch ended.
     CutAtEndOfEpoch,
+    /// An entry's tail does not outlive the bytes that it stands for.
+    DropStaleTails,
+    /// A closed database does not need its tails.
+    SyncTailsAtClose,
 
     // Opening, creating, closing.
     /// Before anything is changed, what was found is on the disk: the identity,
     SettleIdentity,
+    /// the tails of entries,
+    StoreTails,
     /// bytes,
     SettleData,
     /// those a failed sync has kept from the disk,

@@ -117,11 +117,13 @@ impl Table {
         if let Some(region) = self.names.get(name) {
             return Some(region.clone());
         }
-        let (name, Resting { slot, start, len, reserved }) = self.resting.remove_entry(name)?;
+        let (name, resting) = self.resting.remove_entry(name)?;
+        let Resting { slot, start, len, reserved, tailed } = resting;
         let region = RecoveredRegion { name: name.clone(), start, len, reserved };
         let place = region.place(self.space.file_len());
+        let (abandoned, mirrored) = (false, false);
         let durable = Some(&region);
-        let found = Region { slot, region: &region, durable, abandoned: false, mirrored: false };
+        let found = Region { slot, region: &region, durable, abandoned, mirrored, tailed };
         Some(self.enter(engine, &found, place))
     }
 

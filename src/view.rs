@@ -12,6 +12,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::mem;
 use std::ops::Deref;
 use std::ptr;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::region::RegionInner;
 use crate::space::Extent;
 use crate::storage::Window;
 use crate::sync::{
-    parallelism, thread_number, AtomicU8, BiasedGuard, BiasedMutex, Mutex, OnceLock, Ordering,
+    parallelism, thread_number, AtomicU64, AtomicU8, BiasedGuard, BiasedMutex, Mutex, OnceLock,
+    Ordering,
 };
 
 /// Views whose range a stripe remembers exactly. With more at a time, the range that encloses the
@@ -158,20 +160,39 @@ unsafe impl Send for Retired {}
 pub(crate) struct Pins {
     first: Stripe,
     more: OnceLock<Box<[Stripe]>>,
-    retired: Mutex<Vec<Retired>>,
+    /// Hardly any region has one, and there may be millions: a slice is shorter than a vector.
+    retired: Mutex<Box<[Retired]>>,
+    viewed_end: AtomicU64,
     /// LIVE, REMOVED or CLOSED. Changes under the writer lock. It is the region's, and here because it
     /// takes no space behind the above.
     pub region_state: AtomicU8,
 }
 
 impl Pins {
-    pub fn new(region_state: u8) -> Pins {
+    pub fn new(region_state: u8, len: u64) -> Pins {
         Pins {
             first: Stripe { state: BiasedMutex::default(), region: Cell::new(ptr::null()) },
             more: OnceLock::new(),
-            retired: Mutex::new(Vec::new()),
+            retired: Mutex::default(),
+            viewed_end: AtomicU64::new(len),
             region_state: AtomicU8::new(region_state),
         }
+    }
+
+    /// No view of the region's place ends behind this. It and the following are for the holder of the
+    /// writer lock.
+    #[inline]
+    pub fn viewed_end(&self) -> u64 {
+        self.viewed_end.load(Ordering::Relaxed)
+    }
+
+    pub fn set_viewed_end(&self, end: u64) {
+        self.viewed_end.store(end, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn raise_viewed_end(&self, end: u64) {
+        self.viewed_end.store(end.max(self.viewed_end()), Ordering::Relaxed);
     }
 
     /// Tells the pins whose they are. Called once, before the region is shared.
@@ -261,7 +282,11 @@ impl AllStripes<'_> {
     /// The region leaves the place that its views pin; `retired` stands for them from now on.
     pub fn retire(&mut self, retired: Retired) {
         assert!(retired.views == self.pinned() && retired.views > 0);
-        self.pins.retired.lock().push(retired);
+        let mut places = self.pins.retired.lock();
+        let mut all = mem::take(&mut *places).into_vec();
+        all.push(retired);
+        *places = all.into();
+        drop(places);
         self.for_each(StripeState::forget_pins);
     }
 
@@ -480,7 +505,9 @@ fn release_retired(region: &RegionInner, data: *const u8) {
         .expect("a view's bytes are in the region's place or in a retired one");
     places[index].views -= 1;
     if places[index].views == 0 {
-        let retired = places.swap_remove(index);
+        let mut left = mem::take(&mut *places).into_vec();
+        let retired = left.swap_remove(index);
+        *places = left.into();
         drop(places);
         region.engine.release_pinned(&retired);
     }

@@ -171,6 +171,14 @@ fn subjects() -> Vec<Subject> {
     let right = contents(&db);
     db.flush().unwrap();
     let killed = Image::of(path);
+    let killed_earlier = earlier.clone();
+
+    short.write(&bytes(600, 11)).unwrap();
+    let right_with_tail = contents(&db);
+    db.flush().unwrap();
+    earlier.push(killed.clone());
+    // What has been appended is in the entry, and nowhere else.
+    let with_tail = Image { data: killed.data.clone(), ..Image::of(path) };
 
     // Nothing of this overwrites a flushed byte, which would show even without a flush: the view
     // makes the region move.
@@ -186,12 +194,12 @@ fn subjects() -> Vec<Subject> {
     db.close().unwrap();
     let closed = Image::of(path);
 
-    let subject = |name, image, right: &Contents, closed| Subject {
+    let subject = |name, image, before: &Contents, right: &Contents, closed| Subject {
         name,
         image,
         earlier: earlier.clone(),
         right: right.clone(),
-        before_last_flush: before_last_flush.clone(),
+        before_last_flush: before.clone(),
         closed,
     };
     // A crash inside the third flush, before its header reached the disk; then opened and closed.
@@ -205,12 +213,23 @@ fn subjects() -> Vec<Subject> {
     db.close().unwrap();
 
     vec![
-        subject("closed", closed, &right_when_closed, true),
-        subject("killed after a flush", killed, &right, false),
-        subject("killed with changes since its flush", killed_in_between, &right, false),
+        subject("closed", closed, &right_with_tail, &right_when_closed, true),
+        Subject {
+            earlier: killed_earlier,
+            ..subject("killed after a flush", killed, &before_last_flush, &right, false)
+        },
+        subject("killed after a flush of a tail", with_tail, &right, &right_with_tail, false),
+        subject(
+            "killed with changes since its flush",
+            killed_in_between,
+            &right,
+            &right_with_tail,
+            false,
+        ),
         subject(
             "closed after a crash inside a flush",
             Image::of(healed.path()),
+            &before_last_flush,
             &before_last_flush,
             true,
         ),
@@ -414,11 +433,11 @@ fn flip_every_bit(
 
 /// A single wrong bit never shows as anything but an error, and one in a header of a closed
 /// database not at all. There is one exception, of databases that were not closed: an entry whose
-/// name takes it over several sectors looks the same with a wrong bit as torn by a crash inside
+/// name or tail takes it over several sectors looks the same with a wrong bit as torn by a crash inside
 /// the flush that wrote it.
 #[test]
 fn every_bit_of_regions() {
-    for mut subject in subjects().into_iter().take(2) {
+    for mut subject in subjects().into_iter().take(3) {
         // What follows the last slot in use is room for more.
         let slots = u64::from_le_bytes(subject.image.page(0)[48..56].try_into().unwrap());
         subject.image.regions.truncate((2 + 2 * slots as usize) * PAGE);
@@ -615,7 +634,7 @@ fn pages_of_an_earlier_time() {
     // All of `regions`, from before the last flush: what it says is where the bytes still are.
     for subject in subjects().iter().filter(|subject| !subject.closed) {
         let dir = scratch();
-        let regions = subject.earlier[1].regions.clone();
+        let regions = subject.earlier.last().unwrap().regions.clone();
         Image { regions, ..subject.image.clone() }.put(dir.path());
         use_and_reopen(dir.path(), subject.before_last_flush.clone());
     }
@@ -708,7 +727,9 @@ mod forge {
         pub slot: u64,
         pub state: u32,
         pub name: Vec<u8>,
-        pub name_len: Option<u32>,
+        pub name_len: Option<u16>,
+        pub tail_len: Option<u16>,
+        pub tail: Vec<u8>,
         pub start: u64,
         pub len: u64,
         pub reserved: u64,
@@ -758,8 +779,9 @@ mod forge {
 
     impl Entry {
         fn page(&self) -> Vec<u8> {
-            let used = self.used.unwrap_or(64 + self.name.len() as u16);
-            let name_len = self.name_len.unwrap_or(self.name.len() as u32);
+            let used = self.used.unwrap_or(64 + (self.name.len() + self.tail.len()) as u16);
+            let name_len = self.name_len.unwrap_or(self.name.len() as u16);
+            let tail_len = self.tail_len.unwrap_or(self.tail.len() as u16);
             seal(
                 &[
                     (14, &self.kind.to_le_bytes()),
@@ -767,10 +789,12 @@ mod forge {
                     (24, &self.slot.to_le_bytes()),
                     (32, &self.state.to_le_bytes()),
                     (36, &name_len.to_le_bytes()),
+                    (38, &tail_len.to_le_bytes()),
                     (40, &self.start.to_le_bytes()),
                     (48, &self.len.to_le_bytes()),
                     (56, &self.reserved.to_le_bytes()),
                     (64, &self.name),
+                    (64 + self.name.len(), &self.tail),
                 ],
                 used,
             )
@@ -829,6 +853,8 @@ mod forge {
             state: 1,
             name: b"a".to_vec(),
             name_len: None,
+            tail_len: None,
+            tail: Vec::new(),
             start: 4096,
             len: 5000,
             reserved: 32768,
@@ -1032,17 +1058,46 @@ fn forged_values() {
     }
     case("two regions of one name", Field(PAGE_B, "name"), &name(b"a"));
     case("longest name", Any, &|it| it.entries[B].name = vec![b'n'; 1024]);
-    case("name too long", Field(PAGE_B, "used"), &|it| it.entries[B].name = vec![b'n'; 1025]);
-    for len in [0, 2, 1024, 4032, u32::MAX] {
+    case("name too long", Field(PAGE_B, "name"), &|it| it.entries[B].name = vec![b'n'; 1025]);
+    for len in [0, 2, 1024, 4032, u16::MAX] {
         case("name_len of b", Field(PAGE_B, "name_len"), &move |it| {
             it.entries[B].name_len = Some(len);
         });
     }
-    for used in [0, 1, 8, 12, 24, 31, 32, 63, 1089, 4096, 4097, u16::MAX] {
+    for used in [0, 1, 8, 12, 24, 31, 32, 63, 4097, u16::MAX] {
         case("used of b", Field(PAGE_B, "used"), &move |it| it.entries[B].used = Some(used));
         case("used of a header", Any, &move |it| it.headers[0].used = used);
         case("used of the identity", Field("data page 0", "used"), &move |it| {
             it.identity.used = used;
+        });
+    }
+
+    // Tails, which count where the database was not closed.
+    for used in [66, 1089, 4096] {
+        case("used of b, as if it had a tail", Field(PAGE_B, "name_len"), &move |it| {
+            it.entries[B].used = Some(used);
+        });
+    }
+    let tail = |len: usize, open: bool| {
+        move |it: &mut Files| {
+            it.entries[B].tail = vec![b't'; len];
+            it.headers[0].closed = u32::from(!open);
+        }
+    };
+    for open in [false, true] {
+        case("tail of b", Opens, &tail(100, open));
+        for len in [1, 99, 101, 612, 4031] {
+            case("tail of b, of no whole sectors", Field(PAGE_B, "tail_len"), &tail(len, open));
+        }
+        case("longest tail of a", Opens, &move |it| {
+            it.entries[A].len = 512 + 4031;
+            it.entries[A].tail = vec![b't'; 4031];
+            it.headers[0].closed = u32::from(!open);
+        });
+    }
+    for len in [1, 100, u16::MAX] {
+        case("tail_len of b without a tail", Field(PAGE_B, "name_len"), &move |it| {
+            it.entries[B].tail_len = Some(len);
         });
     }
 
@@ -1378,17 +1433,19 @@ fn forge_one(rng: &mut fastrand::Rng, files: &mut Files) {
         return;
     }
     let entry = &mut files.entries[index];
-    match rng.u32(..11) {
+    match rng.u32(..13) {
         0 => entry.kind = number as u16,
         1 => entry.used = Some(number as u16),
         2 => entry.generation = number,
         3 => entry.slot = number,
         4 => entry.state = number as u32,
         5 => entry.name = (0..rng.usize(..4)).map(|_| rng.u8(..)).collect(),
-        6 => entry.name_len = Some(number as u32),
+        6 => entry.name_len = Some(number as u16),
         7 => entry.start = number,
         8 => entry.len = number,
         9 => entry.reserved = number,
+        10 => entry.tail_len = Some(number as u16),
+        11 => entry.tail = vec![rng.u8(..); rng.usize(..3000)],
         _ => files.data_len = number.min(1 << 30),
     }
 }

@@ -26,7 +26,7 @@ pub fn lives() -> &'static [Vec<Files>] {
     static LIVES: OnceLock<Vec<Vec<Files>>> = OnceLock::new();
     LIVES.get_or_init(|| {
         let long = |at: usize| format!("{at}{}", "n".repeat(rawdb::MAX_NAME_LEN - 1));
-        let programs: [&dyn Fn(&Database); 8] = [
+        let programs: [&dyn Fn(&Database); 9] = [
             &|_| {},
             &|db| write(db, "log", 6),
             &|db| {
@@ -85,6 +85,18 @@ pub fn lives() -> &'static [Vec<Files>] {
                 db.rename("y", "x", true).unwrap();
                 db.flush().unwrap();
                 db.remove("x").unwrap();
+            },
+            &|db| {
+                for (name, len) in [("log", 700), ("log", 64), ("note", 3), ("note", 2), ("log", 1)]
+                {
+                    write(db, name, len);
+                    db.flush().unwrap();
+                }
+                write(db, "log", 3000);
+                write(db, "note", 300);
+                db.flush().unwrap();
+                db.region("log").unwrap().write_at(b"overwritten", 3700).unwrap();
+                db.flush().unwrap();
             },
         ];
         programs.iter().map(|program| live(program)).collect()
@@ -231,7 +243,8 @@ const REGIONS: Field = (56, 8);
 const DIGEST: Field = (64, 8); // its lower half
 const SLOT: Field = (24, 8);
 const STATE: Field = (32, 4);
-const NAME_LEN: Field = (36, 4);
+const NAME_LEN: Field = (36, 2);
+const TAIL_LEN: Field = (38, 2);
 const START: Field = (40, 8);
 const LEN: Field = (48, 8);
 const RESERVED: Field = (56, 8);
@@ -250,7 +263,7 @@ const OF_HEADERS: [Field; 12] = [
     (72, 8),
     (80, 4), // closed
 ];
-const OF_SLOTS: [Field; 11] = [
+const OF_SLOTS: [Field; 12] = [
     START,
     LEN,
     RESERVED,
@@ -258,6 +271,7 @@ const OF_SLOTS: [Field; 11] = [
     STATE,
     SLOT,
     NAME_LEN,
+    TAIL_LEN,
     USED,
     KIND,    //
     (64, 4), // name

@@ -35,6 +35,9 @@ pub struct Table {
     pub regions: BTreeMap<String, Region>,
     /// As of the last flush, where a mirror says something else.
     pub flushed: Option<BTreeMap<String, Region>>,
+    /// The database was closed, and yet has tails that are not what `data` has. Which it is depends on
+    /// whether it is closed again.
+    pub ambiguous: bool,
 }
 
 /// A region with its slot and its name.
@@ -45,6 +48,8 @@ pub struct Region {
     pub start: u64,
     pub len: u64,
     pub reserved: u64,
+    /// Bytes at the end that `data` may lack.
+    pub tail: Vec<u8>,
 }
 
 /// What is wrong with a page.
@@ -148,24 +153,28 @@ fn entry(file: &[u8], slot: u64, side: u64) -> Result<Entry, Bad> {
 }
 
 fn entry_of(page: Option<&[u8]>) -> Result<Entry, Bad> {
-    let page = check(page, SLOT, 64..1089)?;
+    let page = check(page, SLOT, 64..4097)?;
     let generation = number(page, 16..24);
-    let name_len = number(page, 36..40);
+    let (name_len, tail_len) = (number(page, 36..38), number(page, 38..40));
     let [start, len, reserved] = [40, 48, 56].map(|at| number(page, at..at + 8));
-    let mut good = GENERATIONS.contains(&generation) && used(page) as u64 == 64 + name_len;
+    let mut good =
+        GENERATIONS.contains(&generation) && used(page) as u64 == 64 + name_len + tail_len;
     let region = match number(page, 32..36) {
         0 => {
-            good &= [name_len, start, len, reserved] == [0; 4];
+            good &= [name_len, tail_len, start, len, reserved] == [0; 5];
             None
         }
         1 => {
             let whole = |it: u64| it % 4096 == 0 && it <= MAX_LEN;
             good &= whole(start) && whole(reserved) && (start == 0) == (reserved == 0);
-            good &= len <= reserved;
-            let name = String::from_utf8(page[64..used(page)].to_vec()).map_err(|_| Bad::Other)?;
+            good &= len <= reserved && (1..=1024).contains(&name_len);
+            good &= tail_len == 0 || (tail_len <= len && (len - tail_len) % 512 == 0);
+            let end = (64 + name_len as usize).min(page.len());
+            let name = String::from_utf8(page[64..end].to_vec()).map_err(|_| Bad::Other)?;
+            let tail = page[end..used(page).max(end)].to_vec();
             let control = |it: char| matches!(it, '\0'..='\x1F' | '\x7F'..='\u{9F}');
-            good &= !name.is_empty() && !name.chars().any(control);
-            Some((name, Region { start, len, reserved }))
+            good &= !name.chars().any(control);
+            Some((name, Region { start, len, reserved, tail }))
         }
         _ => return Err(Bad::Other),
     };
@@ -179,8 +188,9 @@ fn may_be_torn(page: &[u8], slot: u64) -> bool {
         && GENERATIONS.contains(&number(page, 16..24))
         && number(page, 24..32) == slot
         && number(page, 32..36) == 1
-        && (513..1089).contains(&used(page))
-        && number(page, 36..40) == used(page) as u64 - 64
+        && (513..4097).contains(&used(page))
+        && number(page, 36..38) <= 1024
+        && number(page, 36..38) + number(page, 38..40) == used(page) as u64 - 64
 }
 
 /// Digest and regions of the table at a generation.
@@ -274,7 +284,7 @@ fn copies_in_use(live: &[u8], committed: u64) -> Option<BTreeMap<u64, (u64, Opti
             continue;
         }
         let row = match region {
-            Some((_, region)) if len > region.reserved => return None,
+            Some((_, region)) if len > region.reserved || !region.tail.is_empty() => return None,
             Some((name, region)) => Some((slot, name, Region { len, ..region })),
             None => None,
         };
@@ -408,9 +418,21 @@ pub fn read(data: &[u8], file: &[u8], live: &[u8]) -> Found {
         true => None,
         false => mirror(data, live, identity, header.generation, slots, &regions),
     };
-    let map = |rows: Vec<Row>| rows.into_iter().map(|(_, name, it)| (name, it)).collect();
+    let differs = |(_, _, region): &Row| {
+        let end = (region.start + region.len) as usize;
+        data[end - region.tail.len()..end] != region.tail[..]
+    };
+    let ambiguous = closed && regions.iter().any(differs);
+    let map = |rows: Vec<Row>| -> BTreeMap<String, Region> {
+        rows.into_iter().map(|(_, name, it)| (name, it)).collect()
+    };
+    let no_tails = |mut regions: BTreeMap<String, Region>| {
+        regions.values_mut().for_each(|region| region.tail.clear());
+        regions
+    };
     let (regions, flushed) = match mirror {
         Some(mirror) => (map(mirror), Some(map(regions))),
+        None if closed => (no_tails(map(regions)), None),
         None => (map(regions), None),
     };
     Found::Table(Table {
@@ -418,5 +440,6 @@ pub fn read(data: &[u8], file: &[u8], live: &[u8]) -> Found {
         newest: newest_side.max(candidates[0].generation),
         regions,
         flushed,
+        ambiguous,
     })
 }

@@ -1,5 +1,6 @@
 //! The real files, by way of the operating system.
 
+use std::any::Any;
 use std::fs;
 use std::io::{self, Read, Seek};
 use std::iter;
@@ -7,6 +8,7 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::ptr;
 use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
@@ -407,12 +409,20 @@ impl Storage for FileStorage {
         };
         let mapped_len = mapped_len as usize;
         // Mapped for reading, which any descriptor allows; `open_window` adds what is wanted.
-        let mapping = MmapOptions::new().len(mapped_len).map_raw_read_only(&self.data)?;
+        let mut options = MmapOptions::new();
+        let options = options.len(mapped_len);
+        let (base, mapping): (_, Box<dyn Any + Send + Sync>) = if self.read_only {
+            // What `cover` does is not for the file.
+            // SAFETY: the pages are those of the file, which no owner of the database changes meanwhile.
+            let mapping = unsafe { options.map_copy_read_only(&self.data)? };
+            (mapping.as_ptr().cast_mut(), Box::new(mapping))
+        } else {
+            let mapping = options.map_raw_read_only(&self.data)?;
+            (mapping.as_mut_ptr(), Box::new(mapping))
+        };
         // SAFETY: a range that has just been mapped, and that nobody knows yet.
-        check(|| unsafe {
-            libc::mprotect(mapping.as_mut_ptr().cast(), mapped_len, libc::PROT_NONE)
-        })?;
-        Ok(Window::new(mapping.as_mut_ptr(), len, Box::new(mapping)))
+        check(|| unsafe { libc::mprotect(base.cast(), mapped_len, libc::PROT_NONE) })?;
+        Ok(Window::new(base, len, mapping))
     }
 
     fn open_window(&self, window: &Window, len: u64, writable: bool) -> io::Result<()> {
@@ -422,6 +432,21 @@ impl Storage for FileStorage {
         let len = end as usize - first as usize;
         // SAFETY: a range inside the window, which is only made more accessible than it was.
         check(|| unsafe { libc::mprotect(first.cast(), len, protection) })
+    }
+
+    fn cover(&self, window: &Window, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        assert!(self.read_only, "the window is a private copy");
+        let start = offset / PAGE_SIZE * PAGE_SIZE;
+        let (first, end) = (window.at(start), window.at(offset + bytes.len() as u64));
+        let len = end as usize - first as usize;
+        let protect = |protection| {
+            // SAFETY: a range inside the window, which nobody has a reference into yet.
+            check(|| unsafe { libc::mprotect(first.cast(), len, protection) })
+        };
+        protect(libc::PROT_READ | libc::PROT_WRITE)?;
+        // SAFETY: inside the window, which is writable here since the line above.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), window.at(offset), bytes.len()) };
+        protect(libc::PROT_READ)
     }
 
     fn make_writable(&self, first: *mut u8, len: usize) -> io::Result<()> {

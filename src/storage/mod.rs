@@ -127,6 +127,8 @@ pub trait Storage: Send + Sync {
     /// a stray pointer there is told from a truncated file, and tools that walk through a process's
     /// memory, as valgrind's search for leaks, need not walk through all of it.
     fn open_window(&self, window: &Window, len: u64, writable: bool) -> io::Result<()>;
+    /// Has a window of a database that is open for reading only show these bytes where the file has others.
+    fn cover(&self, window: &Window, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Takes the faults of the first stores into pages of a window, all at once. Their bytes stay.
     fn make_writable(&self, first: *mut u8, len: usize) -> io::Result<()>;
     /// The whole of `regions` or `live`, to be read; nothing where there is no `live`.

@@ -330,6 +330,8 @@ struct State {
     recorded: Option<Vec<Snapshot>>,
     /// And one after each store into the mapping of `live`.
     record_stores: bool,
+    /// Pages of which the memory shows what the disk does not have, until the database is closed.
+    covered: BTreeSet<u64>,
     changed: bool,
     rng: Rng,
     unlocked: bool,
@@ -415,6 +417,7 @@ impl Simulation {
                 failed_call: None,
                 recorded: None,
                 record_stores: false,
+                covered: BTreeSet::new(),
                 changed: true,
                 rng: Rng(0),
                 unlocked: false,
@@ -552,7 +555,7 @@ impl Simulation {
 
     fn look(&self, state: &mut State) {
         let end = state.data.present_len.div_ceil(PAGE as u64);
-        for &page in state.allocated.range(..end) {
+        for &page in state.allocated.range(..end).filter(|page| !state.covered.contains(page)) {
             state.changed |= look_at(self.address(page), page, &mut state.data);
         }
         for &page in &state.live.allocated {
@@ -859,6 +862,16 @@ impl Storage for Simulation {
         self.question("open_window", |_| {})
     }
 
+    fn cover(&self, _window: &Window, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.question("cover", |state| {
+            for (at, byte) in (offset..).zip(bytes) {
+                let (page, within) = (at / PAGE as u64, at as usize % PAGE);
+                state.covered.insert(page);
+                self.overwrite(state, page, within, std::slice::from_ref(byte));
+            }
+        })
+    }
+
     fn make_writable(&self, _first: *mut u8, _len: usize) -> io::Result<()> {
         Ok(())
     }
@@ -951,6 +964,10 @@ impl Storage for Simulation {
     }
 
     fn unlock(&self) {
-        self.state.lock().unlocked = true;
+        let mut state = self.state.lock();
+        state.unlocked = true;
+        for page in std::mem::take(&mut state.covered) {
+            self.overwrite(&state, page, 0, state.data.present.page(page));
+        }
     }
 }

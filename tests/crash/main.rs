@@ -302,51 +302,60 @@ fn open(disk: &Arc<Simulation>) -> rawdb::Result<Database> {
 /// P7: after a failed sync nothing is accepted any more, and what was flushed before is kept.
 #[test]
 fn a_failed_sync_is_final() {
-    for call in 0..4 {
-        let disk = Simulation::empty();
-        let db = open(&disk).unwrap();
-        let region = db.create_region_if_needed("a").unwrap();
-        region.write(b"flushed").unwrap();
-        db.flush().unwrap();
-        region.write(b" and not").unwrap();
-        disk.inject(Some(Fault { call, errno: libc::EIO, partial: false, lasting: false }));
-        let error = db.flush().unwrap_err();
-        assert_eq!((error.kind(), error.os_error()), (ErrorKind::Io, Some(libc::EIO)), "{error}");
-        let sync_failed = error.to_string().contains("sync");
-        let again = db.flush();
-        let view = region.view(0, u64::MAX).unwrap();
-        assert_eq!(&*view, b"flushed and not", "reads go on");
-        // Calls 0 and 3 are the syncs of the two files; 1 and 2 write an entry and a header.
-        assert_eq!(sync_failed, call == 0 || call == 3, "{error}");
-        if sync_failed {
-            for refused in [
-                again.unwrap_err(),
-                region.write(b"x").unwrap_err(),
-                region.truncate(0).unwrap_err(),
-                db.create_region_if_needed("b").unwrap_err(),
-                db.remove("a").unwrap_err(),
-                db.rename("a", "b", false).unwrap_err(),
-                db.compact().unwrap_err(),
-                region.flush().unwrap_err(),
-            ] {
-                assert_eq!(refused.to_string(), error.to_string());
-                assert_eq!(refused.kind(), ErrorKind::Io);
-            }
-            drop(view);
-            db.close().unwrap_err();
-        } else {
-            again.unwrap();
-            drop(view);
-            db.close().unwrap();
+    // Each flush syncs `data`, writes an entry and a header and syncs `regions`; without the first where
+    // the entry has a tail.
+    for (more, calls) in
+        [(5000, &["sync", "write", "write", "sync"][..]), (8, &["write", "write", "sync"])]
+    {
+        for (call, name) in (0..).zip(calls) {
+            fail_a_call_of_a_flush(more, call, *name == "sync");
         }
-        assert!(disk.is_unlocked());
-        let db = open(&disk.snapshot().crash(1)).unwrap();
-        let bytes = db.region("a").unwrap().view(0, u64::MAX).unwrap();
-        if sync_failed {
-            assert!(bytes.starts_with(b"flushed"));
-        } else {
-            assert_eq!(&*bytes, b"flushed and not");
+    }
+}
+
+fn fail_a_call_of_a_flush(more: usize, call: u64, is_sync: bool) {
+    let disk = Simulation::empty();
+    let db = open(&disk).unwrap();
+    let region = db.create_region_if_needed("a").unwrap();
+    region.write(b"flushed").unwrap();
+    db.flush().unwrap();
+    region.write(&vec![b'n'; more]).unwrap();
+    disk.inject(Some(Fault { call, errno: libc::EIO, partial: false, lasting: false }));
+    let error = db.flush().unwrap_err();
+    assert_eq!((error.kind(), error.os_error()), (ErrorKind::Io, Some(libc::EIO)), "{error}");
+    let sync_failed = error.to_string().contains("sync");
+    let again = db.flush();
+    let view = region.view(0, u64::MAX).unwrap();
+    assert_eq!(view.len(), 7 + more, "reads go on");
+    assert_eq!(sync_failed, is_sync, "{error}");
+    if sync_failed {
+        for refused in [
+            again.unwrap_err(),
+            region.write(b"x").unwrap_err(),
+            region.truncate(0).unwrap_err(),
+            db.create_region_if_needed("b").unwrap_err(),
+            db.remove("a").unwrap_err(),
+            db.rename("a", "b", false).unwrap_err(),
+            db.compact().unwrap_err(),
+            region.flush().unwrap_err(),
+        ] {
+            assert_eq!(refused.to_string(), error.to_string());
+            assert_eq!(refused.kind(), ErrorKind::Io);
         }
+        drop(view);
+        db.close().unwrap_err();
+    } else {
+        again.unwrap();
+        drop(view);
+        db.close().unwrap();
+    }
+    assert!(disk.is_unlocked());
+    let db = open(&disk.snapshot().crash(1)).unwrap();
+    let bytes = db.region("a").unwrap().view(0, u64::MAX).unwrap();
+    if sync_failed {
+        assert!(bytes.starts_with(b"flushed"));
+    } else {
+        assert_eq!(bytes.len(), 7 + more);
     }
 }
 
