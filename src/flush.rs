@@ -2,7 +2,8 @@
 //!
 //! A flush ends the present epoch, collects every region that changed in it as it was at that
 //! moment, syncs `data`, and then writes the changed slots and a header to `regions` and syncs
-//! that. Writers go on meanwhile, in the next epoch.
+//! that. Writers go on meanwhile, in the next epoch. Where little was appended and nothing else
+//! changed, the slots have the bytes as *tails*, and `data` is synced by a later flush.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;

@@ -592,6 +592,15 @@ impl Crasher<'_> {
                 self.use_and_crash(disk, model, Between::Loss);
             }
             2..=3 => self.use_and_crash(disk, model, Between::Loss),
+            4 => {
+                // Who only reads sees the same, and leaves it as it is.
+                let options = Options { read_only: true, ..Options::default() };
+                let reading = Database::open_storage(disk.clone(), &options).ok();
+                let seen = reading.map(|db| contents(&db));
+                let found = self.open(disk, model, Between::Loss).model;
+                // Where a creation was cut short there is nothing to be read yet.
+                assert!(seen.map_or(found.now.is_empty(), |seen| found.is_now(&seen)));
+            }
             _ => drop(self.open(disk, model, Between::Loss)),
         }
     }
