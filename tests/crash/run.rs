@@ -630,9 +630,9 @@ impl Crasher<'_> {
                     self.open(snapshot.restart(), model, Between::Death);
                 }
             }
-            // Of a change that did not take place, but may have written to the file, the model knows
-            // nothing.
-            1..=3 if before.has_written_the_same(after) || std::ptr::eq(model, after) => {
+            // Of a change that may not have taken place, but may have written to the file, the model
+            // does not know what is there.
+            1..=3 if before.has_written_the_same(after) || !before.is_now(&found) => {
                 self.use_and_crash(snapshot.restart(), model, Between::Death);
             }
             _ => {}
