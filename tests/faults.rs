@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rawdb::storage::simulation::{Fault, Simulation, Snapshot};
 use rawdb::storage::Storage;
 use rawdb::{Database, Error, ErrorKind, Options};
@@ -378,7 +379,12 @@ impl Run<'_> {
     }
 }
 
+/// Held by a sweep: two at once take longer than one after the other. Simulated disks map memory and
+/// change its protection all the time, and threads share an address space.
+static ALONE: Mutex<()> = Mutex::new(());
+
 fn sweep(guarded: bool) {
+    let _alone = ALONE.lock();
     let seed = seed();
     let mut faults = BTreeMap::<(&str, Kind), u64>::new();
     for number in 0..PROGRAMS {
