@@ -198,7 +198,8 @@ fn p5_writers_do_not_wait_for_the_disk() {
         region.write(b"y").unwrap();
         let mut callers = vec![scope.spawn(|| db.flush())];
         syncs.recv_timeout(Duration::from_secs(60)).unwrap();
-        region.write(b"z").unwrap();
+        // More than an entry has room for.
+        region.write(&[b'z'; 5000]).unwrap();
         callers.extend((0..8).map(|_| scope.spawn(|| db.flush())));
         // They have to have called before the first flush ends. There is no telling from outside
         // whether they have; a late one makes more syncs, and they are counted below.
@@ -209,6 +210,36 @@ fn p5_writers_do_not_wait_for_the_disk() {
     assert_eq!(syncs.try_iter().count(), 3, "one sync of the first flush, two of the shared one");
     (0..9).for_each(|_| allow.send(()).unwrap());
     db.close().unwrap();
+}
+
+/// A flush of a few appended bytes syncs one file, until they no longer fit the entry.
+#[test]
+fn p2_a_flush_of_little_is_one_sync() {
+    const FLUSHES: usize = 200;
+    let (synced, syncs) = channel();
+    let disk = Simulation::empty();
+    let db = Database::open_storage(disk.clone(), &Options::default()).unwrap();
+    let region = db.create_region_if_needed("log").unwrap();
+    region.write(&[0; 64]).unwrap();
+    // A place that grows is another entry, and new blocks.
+    region.reserve(1 << 16).unwrap();
+    db.flush().unwrap();
+    disk.set_meanwhile(Some(Box::new(move |call, file| {
+        if call == "sync" {
+            synced.send(file).unwrap();
+        }
+    })));
+    for _ in 0..FLUSHES {
+        region.write(&[1; 64]).unwrap();
+        db.flush().unwrap();
+    }
+    let syncs: Vec<File> = syncs.try_iter().collect();
+    let of_data = syncs.iter().filter(|&&file| file == File::Data).count();
+    assert_eq!(syncs.len(), FLUSHES + of_data);
+    // The entry's page has 4096 - 64 - 3 bytes for a tail, of which up to 511 are before the new ones.
+    assert!((FLUSHES / 63..=FLUSHES / 54 + 1).contains(&of_data), "{of_data} syncs of data");
+    let found = Database::open_storage(disk.snapshot().crash(1), &Options::default()).unwrap();
+    assert_eq!(all(&found.region("log").unwrap()).len(), 64 * (1 + FLUSHES));
 }
 
 /// Opening costs the disk nothing for each region after a clean close, which has synced them all.
