@@ -525,6 +525,11 @@ impl Region<'_> {
     }
 }
 
+/// Whether there is a mirror, and it has the slot.
+fn in_mirror(mirror: Option<&Mirror>, slot: u64) -> bool {
+    mirror.is_some_and(|mirror| mirror.slots.contains_key(&slot))
+}
+
 impl Recovered {
     fn slot(&self, number: u64) -> Option<&RecoveredSlot> {
         let index = self.slots.binary_search_by_key(&number, |slot| slot.number).ok()?;
@@ -553,8 +558,7 @@ impl Recovered {
         &'a self,
         mirror: Option<&'a Mirror>,
     ) -> impl Iterator<Item = Region<'a>> + Clone + 'a {
-        let in_mirror = move |slot| mirror.is_some_and(|it| it.slots.contains_key(&slot));
-        let unchanged = self.slots.iter().filter(move |slot| !in_mirror(slot.number));
+        let unchanged = self.slots.iter().filter(move |slot| !in_mirror(mirror, slot.number));
         let unchanged = unchanged.filter_map(|slot| {
             let region = slot.region.as_ref()?;
             let RecoveredSlot { number, abandoned, .. } = *slot;
@@ -578,8 +582,7 @@ impl Recovered {
         &'a self,
         mirror: Option<&'a Mirror>,
     ) -> impl Iterator<Item = (u64, &'a [u8])> + 'a {
-        let in_mirror = move |slot| mirror.is_some_and(|it| it.slots.contains_key(&slot));
-        self.slots.iter().filter(move |slot| !in_mirror(slot.number)).filter_map(|slot| {
+        self.slots.iter().filter(move |slot| !in_mirror(mirror, slot.number)).filter_map(|slot| {
             let region = slot.region.as_ref().filter(|_| !slot.tail.is_empty())?;
             Some((region.start + region.len - slot.tail.len() as u64, &*slot.tail))
         })

@@ -116,7 +116,7 @@ pub(crate) struct Writer {
 
 /// What a flush takes of a region: its state at the end of an epoch.
 pub(crate) struct Cut {
-    /// `data` has to be synced, unless the entry's tail will do.
+    /// `data` has to be synced: bytes changed, and not such that a tail will do.
     pub needs_sync: bool,
     pub change: Change,
 }

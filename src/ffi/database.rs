@@ -233,9 +233,9 @@ pub unsafe extern "C" fn rawdb_close(db: *mut rawdb) -> rawdb_status {
 /// creations, renamings and removals. See DURABILITY for what that promises and what it does not.
 ///
 /// Flushes from several threads at once are one flush; writers and views go on meanwhile. It costs
-/// up to two device syncs, one where since the last two regions had only up to some 3 KiB
-/// appended each, none when nothing has changed, and does not depend on how many regions there
-/// are. On a database opened READ_ONLY it is RAWDB_OK and does nothing.
+/// up to two device syncs: one where a few KiB were appended to regions and nothing else happened,
+/// none when nothing has changed. That does not depend on how many regions there are. On a database
+/// opened READ_ONLY it is RAWDB_OK and does nothing.
 ///
 /// RAWDB_OK, or
 ///   RAWDB_E_INVALID_ARGUMENT  db is NULL.
