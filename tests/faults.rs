@@ -167,6 +167,8 @@ struct Injector<'a> {
     /// The call, counted from now on. `None` once it has failed or can fail no more.
     call: Option<u64>,
     has_hit: bool,
+    /// Whether the last step has met a failed sync, be it after another call that failed.
+    has_failed_sync: bool,
 }
 
 impl Injector<'_> {
@@ -178,6 +180,7 @@ impl Injector<'_> {
     /// How many calls there were, and which was hit first.
     fn end(&mut self) -> (u64, Option<&'static str>) {
         let (calls, hit) = (self.disk.calls(), self.disk.failed_call());
+        self.has_failed_sync = self.disk.has_failed_sync();
         self.disk.inject(None);
         self.has_hit |= hit.is_some();
         self.call = match self.call {
@@ -196,11 +199,10 @@ impl Injector<'_> {
             _ => ErrorKind::Io,
         };
         error.os_error() == Some(self.kind.0)
-            && match hit {
-                None => false,
-                Some("sync") => [ErrorKind::Io, by_number].contains(&error.kind()),
-                // With a lasting fault another call may have failed before.
-                Some(_) => [ErrorKind::NoMemory, by_number].contains(&error.kind()),
+            && hit.is_some()
+            && match error.kind() {
+                ErrorKind::Io => self.has_failed_sync || by_number == ErrorKind::Io,
+                kind => kind == by_number || (kind == ErrorKind::NoMemory && hit != Some("sync")),
             }
     }
 }
@@ -285,7 +287,8 @@ impl Run<'_> {
         let case = self.case;
         let disk = case.disk.restart();
         let mut program = Program::new(case.model.clone());
-        let mut faults = Injector { disk: &disk, kind, call, has_hit: false };
+        let mut faults =
+            Injector { disk: &disk, kind, call, has_hit: false, has_failed_sync: false };
         let (mut calls, mut first_hit) = (0, None);
 
         faults.begin();
@@ -301,7 +304,7 @@ impl Run<'_> {
                 return first_hit.ok_or(calls);
             }
         };
-        assert_ne!(hit, Some("sync"), "open: a failed sync was not noticed");
+        assert!(!faults.has_failed_sync, "open: a failed sync was not noticed");
         if case.mirrored {
             Self::must(program.model.check(&db), "opened");
         } else {
@@ -334,11 +337,11 @@ impl Run<'_> {
                     assert_eq!(made, 0, "{step:?} after a failed sync");
                 }
                 (None, Ok(())) => {
-                    assert_ne!(hit, Some("sync"), "{step:?}: a failed sync was not noticed");
+                    assert!(!faults.has_failed_sync, "{step:?}: a failed sync was not noticed");
                 }
                 (None, Err(error)) => {
                     assert!(faults.explains(error, hit), "{step:?}, {hit:?} failed: {error:?}");
-                    if hit == Some("sync") {
+                    if faults.has_failed_sync {
                         assert_eq!(error.kind(), ErrorKind::Io);
                         failure = Some(error.clone());
                     }
@@ -373,7 +376,7 @@ impl Run<'_> {
         assert!(disk.is_unlocked());
         match (&closed, &failure) {
             (Ok(()), None) => {
-                assert_ne!(hit, Some("sync"), "close: a failed sync was not noticed");
+                assert!(!faults.has_failed_sync, "close: a failed sync was not noticed");
                 program.model.flushed();
             }
             (Ok(()), Some(_)) => panic!("close after a failed sync says nothing"),
@@ -385,7 +388,7 @@ impl Run<'_> {
                 assert_eq!(made, 0, "close after a failed sync");
             }
         }
-        let flushed = failure.is_some() || hit == Some("sync");
+        let flushed = failure.is_some() || faults.has_failed_sync;
         self.check_snapshot(&disk.snapshot(), &program.model, flushed);
         first_hit.ok_or(calls)
     }

@@ -326,6 +326,7 @@ struct State {
     calls: u64,
     fault: Option<Fault>,
     failed_call: Option<&'static str>,
+    has_failed_sync: bool,
     /// Snapshots, one before each call since the last that found anything changed.
     recorded: Option<Vec<Snapshot>>,
     /// And one after each store into the mapping of `live`.
@@ -415,6 +416,7 @@ impl Simulation {
                 calls: 0,
                 fault: None,
                 failed_call: None,
+                has_failed_sync: false,
                 recorded: None,
                 record_stores: false,
                 covered: BTreeSet::new(),
@@ -481,11 +483,17 @@ impl Simulation {
         state.calls = 0;
         state.fault = fault;
         state.failed_call = None;
+        state.has_failed_sync = false;
     }
 
     /// The name of the call that the last fault injected has hit first.
     pub fn failed_call(&self) -> Option<&'static str> {
         self.state.lock().failed_call
+    }
+
+    /// Whether a sync was among the calls that the last fault injected has hit.
+    pub fn has_failed_sync(&self) -> bool {
+        self.state.lock().has_failed_sync
     }
 
     /// How many calls there were since the last `inject`.
@@ -588,6 +596,7 @@ impl Simulation {
         match state.fault {
             Some(fault) if number == fault.call || (fault.lasting && number > fault.call) => {
                 state.failed_call.get_or_insert(name);
+                state.has_failed_sync |= name == "sync";
                 if fault.partial || name == "sync" {
                     failed(&mut state);
                     state.changed = true;
