@@ -15,7 +15,7 @@
 //! one that serialises just that: the committer's for a sync, the region's own for its bytes and
 //! blocks.
 
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -33,22 +33,10 @@ use crate::steps::Step;
 use crate::storage::file::{check_address_space, map_generously};
 use crate::storage::{File, Storage};
 use crate::sync::{
-    AtomicBool, AtomicU64, AtomicUsize, BiasedGuard, Mutex, MutexGuard, OnceLock, Ordering,
+    Apart, AtomicBool, AtomicU64, AtomicUsize, BiasedGuard, Mutex, MutexGuard, OnceLock, Ordering,
 };
 use crate::table::{Slots, Table};
 use crate::view::Retired;
-
-/// Keeps a value off the cache lines (fetched in pairs) of its neighbours.
-#[repr(align(128))]
-pub(crate) struct Apart<T>(T);
-
-impl<T> Deref for Apart<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
 
 /// Read by every write of every region; written by flushes and failures only.
 struct HotWords {

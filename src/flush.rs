@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, Entry, Header, Identity, RegionEntry, MAX_GENERATION, PAGE_SIZE};
 use crate::live::Mirror;
-use crate::recovery::{Recovered, RecoveredSlot};
+use crate::recovery::Recovered;
 use crate::region::{Change, Cut, RegionInner};
 use crate::steps::Step;
 use crate::storage::{File, Storage};
@@ -23,8 +23,7 @@ pub(crate) struct Committer {
     header: Header,
     /// The header page that holds the durable header.
     header_page: u8,
-    /// Slots with an entry. Others do not take memory: a sparse file has any number of them.
-    slots: BTreeMap<u64, DurableSlot>,
+    slots: DurableSlots,
     /// Slots to be recorded as vacant: on whose other side an interrupted flush has left an entry that
     /// the next header would bring to life, or whose region was removed by a process that died before
     /// its flush.
@@ -57,10 +56,34 @@ impl DurableSlot {
     }
 }
 
+/// Neighbours share a chunk, which takes a third of what a map of single slots would. Where no slot
+/// has an entry there is none: a sparse file has any number of slots.
+#[derive(Default)]
+struct DurableSlots {
+    chunks: BTreeMap<u64, Box<[DurableSlot; CHUNK as usize]>>,
+}
+
+const CHUNK: u64 = 32;
+
+impl DurableSlots {
+    fn get(&self, slot: u64) -> DurableSlot {
+        let chunk = self.chunks.get(&(slot / CHUNK));
+        chunk.map_or(NEVER_WRITTEN, |chunk| chunk[(slot % CHUNK) as usize])
+    }
+
+    fn set(&mut self, slot: u64, durable: DurableSlot) {
+        let chunk = self.chunks.entry(slot / CHUNK);
+        let chunk = chunk.or_insert_with(|| Box::new([NEVER_WRITTEN; CHUNK as usize]));
+        chunk[(slot % CHUNK) as usize] = durable;
+    }
+}
+
 impl Committer {
     pub fn new(recovered: &Recovered, mirror: Option<&Mirror>) -> Committer {
-        let durable = |slot: &RecoveredSlot| DurableSlot::new(slot.side, slot.digest);
-        let slots = recovered.slots.iter().map(|slot| (slot.number, durable(slot))).collect();
+        let mut slots = DurableSlots::default();
+        for slot in &recovered.slots {
+            slots.set(slot.number, DurableSlot::new(slot.side, slot.digest));
+        }
         let haunted = recovered.slots.iter().filter(|it| it.abandoned && it.region.is_none());
         let haunted = haunted.filter(|_| Step::VacateAbandoned.taken()).map(|slot| slot.number);
         let removed = mirror.into_iter().flat_map(|mirror| recovered.removed(mirror));
@@ -192,7 +215,7 @@ impl Committer {
         let mut header = Header { generation, ..self.header };
         let mut written = Vec::with_capacity(changes.len());
         for (slot, change) in changes {
-            let durable = self.slots.get(&slot).copied().unwrap_or(NEVER_WRITTEN);
+            let durable = self.slots.get(slot);
             let region = match change {
                 Change::Entry { name, extent, len, tail } => Some(RegionEntry {
                     name,
@@ -228,7 +251,9 @@ impl Committer {
             sync(storage, File::Regions).map_err(|error| engine.fail(error))?;
         }
 
-        self.slots.extend(written);
+        for (slot, durable) in written {
+            self.slots.set(slot, durable);
+        }
         self.header = header;
         self.header_page = header_page;
         self.vacated.clear();

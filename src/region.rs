@@ -51,24 +51,38 @@ impl Place {
     }
 }
 
-/// A region, shared by its handles, its views and the table.
-#[repr(align(64))] // no cache line in common with another region
+/// A region, shared by its handles, its views and the table. What threads that work on it write to lies
+/// so far inside that it has no cache line in common with another region, though regions lie side by
+/// side in memory: aligning them to lines would take as much again as is at both ends.
+#[repr(C)]
 pub(crate) struct RegionInner {
     pub engine: Arc<Engine>,
     pub slot: u64,
+    /// Changes under the writer lock and the table lock.
+    name: Mutex<Arc<str>>,
     /// Published length: every byte below it has been stored. Changes under the writer lock, and
     /// shrinks only with all stripes locked.
     pub len: AtomicU64,
     pub place: Place,
-    /// Changes under the writer lock and the table lock.
-    name: Mutex<Arc<str>>,
     pub writer: BiasedMutex<Writer>,
     pub pins: Pins,
 }
 
-/// There may be millions. A byte more is a cache line more.
+/// Of a line that two regions share, one has this much at most: allocations are aligned to 16.
 #[cfg(all(target_pointer_width = "64", not(all(test, loom))))]
-const _: () = assert!(size_of::<RegionInner>() <= 6 * 64);
+pub(crate) const MAX_SHARED_LINE: usize = 64 - 16;
+
+#[cfg(all(target_pointer_width = "64", not(all(test, loom))))]
+const _: () = {
+    // There may be millions.
+    assert!(size_of::<RegionInner>() <= 376);
+    // The two counts of the `Arc` lie before.
+    assert!(2 * size_of::<usize>() + std::mem::offset_of!(RegionInner, len) >= MAX_SHARED_LINE);
+    // What lies at the end is its own affair, see there.
+    assert!(
+        std::mem::offset_of!(RegionInner, pins) + size_of::<Pins>() == size_of::<RegionInner>()
+    );
+};
 
 /// What only the writer of a region needs.
 pub(crate) struct Writer {

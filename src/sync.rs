@@ -6,12 +6,25 @@
 //! a load return. `Arc` is the standard library's in both, as `self: &Arc<Self>` works with no
 //! other.
 
+use std::ops::Deref;
 pub(crate) use std::sync::atomic::Ordering;
 
 #[cfg(all(test, loom))]
 pub(crate) use modelled::*;
 #[cfg(not(all(test, loom)))]
 pub(crate) use real::*;
+
+/// Keeps a value off the cache lines (fetched in pairs) of its neighbours.
+#[repr(align(128))]
+pub(crate) struct Apart<T>(pub T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
 
 #[cfg(not(all(test, loom)))]
 mod real {

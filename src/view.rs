@@ -22,8 +22,8 @@ use crate::region::RegionInner;
 use crate::space::Extent;
 use crate::storage::Window;
 use crate::sync::{
-    parallelism, thread_number, AtomicU64, AtomicU8, BiasedGuard, BiasedMutex, Mutex, OnceLock,
-    Ordering,
+    parallelism, thread_number, Apart, AtomicU64, AtomicU8, BiasedGuard, BiasedMutex, Mutex,
+    OnceLock, Ordering,
 };
 
 /// Views whose range a stripe remembers exactly. With more at a time, the range that encloses the
@@ -46,7 +46,6 @@ impl Range {
     }
 }
 
-#[repr(align(64))] // a cache line, and the next one
 struct Stripe {
     state: BiasedMutex<StripeState>,
     region: Cell<*const RegionInner>,
@@ -157,25 +156,33 @@ pub(crate) struct Retired {
 unsafe impl Send for Retired {}
 
 /// The views of one region.
+#[repr(C)] // see `RegionInner`
 pub(crate) struct Pins {
     first: Stripe,
-    more: OnceLock<Box<[Stripe]>>,
-    /// Hardly any region has one, and there may be millions: a slice is shorter than a vector.
-    retired: Mutex<Box<[Retired]>>,
     viewed_end: AtomicU64,
-    /// LIVE, REMOVED or CLOSED. Changes under the writer lock. It is the region's, and here because it
-    /// takes no space behind the above.
+    /// LIVE, REMOVED or CLOSED. Changes under the writer lock. It is the region's, and here because
+    /// what lies at the end is hardly ever to be written to.
     pub region_state: AtomicU8,
+    more: OnceLock<Box<[Apart<Stripe>]>>,
+    /// Hardly any region has one, and there may be millions: in a box it is one word of them.
+    #[allow(clippy::box_collection)]
+    retired: Mutex<Option<Box<Vec<Retired>>>>,
 }
+
+/// From the state on nothing is written to but when views meet, or the region moves or goes away.
+#[cfg(all(target_pointer_width = "64", not(all(test, loom))))]
+const _: () = assert!(
+    size_of::<Pins>() - mem::offset_of!(Pins, region_state) >= crate::region::MAX_SHARED_LINE
+);
 
 impl Pins {
     pub fn new(region_state: u8, len: u64) -> Pins {
         Pins {
             first: Stripe { state: BiasedMutex::default(), region: Cell::new(ptr::null()) },
-            more: OnceLock::new(),
-            retired: Mutex::default(),
             viewed_end: AtomicU64::new(len),
             region_state: AtomicU8::new(region_state),
+            more: OnceLock::new(),
+            retired: Mutex::default(),
         }
     }
 
@@ -220,12 +227,10 @@ impl Pins {
         // on there being only one.
         self.more.get_or_init(|| {
             (0..parallelism().next_power_of_two().clamp(2, MAX_STRIPES))
-                .map(|_| Stripe {
-                    state: BiasedMutex::new(StripeState {
-                        closed: state.closed,
-                        ..Default::default()
-                    }),
-                    region: self.first.region.clone(),
+                .map(|_| {
+                    let state = StripeState { closed: state.closed, ..Default::default() };
+                    let region = self.first.region.clone();
+                    Apart(Stripe { state: BiasedMutex::new(state), region })
                 })
                 .collect()
         });
@@ -243,12 +248,12 @@ impl Pins {
 // Out of the way of a region with one stripe:
 
 #[inline(never)]
-fn own_stripe(more: &[Stripe]) -> &Stripe {
+fn own_stripe(more: &[Apart<Stripe>]) -> &Stripe {
     &more[thread_number() % more.len()]
 }
 
 #[inline(never)]
-fn lock_each(more: &[Stripe]) -> Vec<BiasedGuard<'_, StripeState>> {
+fn lock_each(more: &[Apart<Stripe>]) -> Vec<BiasedGuard<'_, StripeState>> {
     more.iter().map(|stripe| stripe.state.lock()).collect()
 }
 
@@ -282,11 +287,7 @@ impl AllStripes<'_> {
     /// The region leaves the place that its views pin; `retired` stands for them from now on.
     pub fn retire(&mut self, retired: Retired) {
         assert!(retired.views == self.pinned() && retired.views > 0);
-        let mut places = self.pins.retired.lock();
-        let mut all = mem::take(&mut *places).into_vec();
-        all.push(retired);
-        *places = all.into();
-        drop(places);
+        self.pins.retired.lock().get_or_insert_default().push(retired);
         self.for_each(StripeState::forget_pins);
     }
 
@@ -495,7 +496,8 @@ impl View {
 /// Counts down the retired place that `data` lies in, and gives it back after its last view.
 #[cold]
 fn release_retired(region: &RegionInner, data: *const u8) {
-    let mut places = region.pins.retired.lock();
+    let mut all = region.pins.retired.lock();
+    let places = all.as_mut().expect("a view of bytes that the region has left");
     let index = places
         .iter()
         .position(|place| {
@@ -505,10 +507,11 @@ fn release_retired(region: &RegionInner, data: *const u8) {
         .expect("a view's bytes are in the region's place or in a retired one");
     places[index].views -= 1;
     if places[index].views == 0 {
-        let mut left = mem::take(&mut *places).into_vec();
-        let retired = left.swap_remove(index);
-        *places = left.into();
-        drop(places);
+        let retired = places.swap_remove(index);
+        if places.is_empty() {
+            *all = None;
+        }
+        drop(all);
         region.engine.release_pinned(&retired);
     }
 }

@@ -1135,6 +1135,7 @@ fn memory_use(scale: &Scale) -> Workload {
             for number in 0..count {
                 E::append(&db.create(&format!("region {number}")), 0, &record(0));
             }
+            db.flush(None);
             let full = memory::used();
             let [heap, resident] = [0, 1].map(|kind| {
                 [(open[kind] - before[kind]), (full[kind] - open[kind]) / count as f64]
@@ -1146,8 +1147,8 @@ fn memory_use(scale: &Scale) -> Workload {
     Workload {
         id: "memory",
         title: "Memory",
-        how: "What an open database takes, and each of 10,000 regions of 64 B whose handles are \
-              closed again: from the heap, and as resident anonymous memory, which the heap is in. \
+        how: "What an open database takes, and each of 10,000 regions of 64 B, flushed, whose \
+              handles are closed again: from the heap, and as resident anonymous memory, which the heap is in. \
               Pages of the mapped files belong to the page cache.",
         touched: 0,
         causes: "a region has locks, a name, and entries in the maps of names, of extents and of \
