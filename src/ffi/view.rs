@@ -55,7 +55,7 @@ pub unsafe extern "C" fn rawdb_view_release(view: *mut rawdb_view) {
         if !pin.is_null() {
             // SAFETY: `From<View>` took these from `into_raw`, and the struct that held them has
             // been zeroed, so that they are used once.
-            drop(unsafe { View::from_raw(RawView { data, len, pin }) });
+            unsafe { View::drop_raw(RawView { data, len, pin }) };
         }
     });
 }
