@@ -49,6 +49,7 @@ mod live;
 mod models;
 mod options;
 mod pieces;
+mod prefetch;
 mod reclaim;
 mod recovery;
 mod region;

@@ -14,6 +14,7 @@ use crate::format::{
     PAGE_SIZE,
 };
 use crate::live::Mirror;
+use crate::prefetch::prefetch;
 use crate::space::Extent;
 use crate::steps::Step;
 use crate::sync::HashMap;
@@ -303,6 +304,9 @@ impl Table {
             let first = format::slots_in(range.start as u64).max(next);
             next = format::slots_in((range.end as u64).next_multiple_of(2 * PAGE_SIZE)).min(end);
             for number in first..next {
+                if number + AHEAD < next {
+                    prefetch_slot(regions, number + AHEAD);
+                }
                 table.read_slot(regions, number, generation, known)?;
             }
         }
@@ -376,6 +380,19 @@ impl Table {
         self.slots.try_reserve(1)?;
         self.slots.push(recovered);
         Ok(())
+    }
+}
+
+/// So many slots are on their way from memory while one is read: some 100 ns, of which each takes
+/// four times as much to be read.
+const AHEAD: u64 = 4;
+
+/// Most entries take two cache lines.
+fn prefetch_slot(regions: &[u8], number: u64) {
+    for side in [0, 1] {
+        let page = page_of(regions, number, side).as_ptr();
+        prefetch(page);
+        prefetch(page.wrapping_add(64));
     }
 }
 

@@ -18,6 +18,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::prefetch::prefetch;
 use crate::region::RegionInner;
 use crate::space::Extent;
 use crate::storage::Window;
@@ -350,6 +351,7 @@ impl View {
     #[inline(always)]
     fn open_as_usual(region: &RegionInner, offset: u64, len: u64) -> Option<View> {
         let first = region.place.first.load(Ordering::Relaxed);
+        // Bytes that are viewed are going to be looked at.
         prefetch(first.wrapping_add(offset as usize));
         let stripe = &region.pins.first;
         if !region.engine.is_own_process() || region.pins.more.get().is_some() {
@@ -500,26 +502,6 @@ impl View {
         let here = !first.is_null() && start < region.place.reserved.load(Ordering::Relaxed);
         here.then_some(Range { start, end: start + self.len as u64 })
     }
-}
-
-/// Has the processor fetch what lies there, and does not wait. Bytes that are viewed are going to be
-/// looked at, and every instruction that is in between otherwise keeps the processor from having more
-/// of such calls under way.
-#[inline(always)]
-fn prefetch(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, which may be given for any address.
-    unsafe {
-        use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(readonly, nostack));
-    }
-    // Elsewhere there is no way to say it.
-    let _ = address;
 }
 
 /// Counts down the retired place that `data` lies in, and gives it back after its last view.
