@@ -9,7 +9,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// Whether a region of `need` bytes has pieces of its own. Below half a piece it shares one.
-fn is_large(need: u64, piece: u64) -> bool {
+pub(crate) fn is_large(need: u64, piece: u64) -> bool {
     need > piece / 2
 }
 

@@ -769,8 +769,19 @@ impl RegionInner {
         if end <= place.len {
             return self.allocate(writer, end);
         }
+        let len = self.len.load(Ordering::Relaxed);
+        let piece = self.engine.piece;
+        let relocate =
+            |writer: &mut Writer| self.relocate(writer, end, len, len, &mut |_, _| Ok(()));
+        if growth::is_large(end, piece) && !growth::is_large(place.len, piece) {
+            // Not in place, even where it could: at the start of a piece what is written with one call
+            // makes large folios. Where there is no space for that, it can still be had beside it.
+            match relocate(writer) {
+                Err(error) if error.kind() == ErrorKind::NoSpace => {}
+                relocated => return relocated,
+            }
+        }
         if let Some(window) = &writer.window {
-            let piece = self.engine.piece;
             let wishes = [
                 growth::reservation(end, piece),
                 growth::modest_reservation(end, piece),
@@ -801,8 +812,7 @@ impl RegionInner {
                 return extended;
             }
         }
-        let len = self.len.load(Ordering::Relaxed);
-        self.relocate(writer, end, len, len, &mut |_, _| Ok(()))
+        relocate(writer)
     }
 
     /// Gives the place blocks for `end` bytes, which it has reserved.

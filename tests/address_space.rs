@@ -46,6 +46,28 @@ fn in_child(name: &str) {
     );
 }
 
+/// Large folios begin where pieces of 2 MiB do, and so do writes of whole megabytes then.
+#[test]
+fn a_region_that_becomes_large_moves_to_pieces_of_its_own() {
+    const PIECE: u64 = 2 * MIB;
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::open(dir.path()).unwrap();
+    let region = db.create_region_if_needed("alone").unwrap();
+    let append = |byte: u8, len: u64| region.write(&vec![byte; len as usize]).unwrap();
+    append(1, MIB);
+    assert_ne!(region.info().unwrap().start % PIECE, 0, "a small region shares a piece");
+    append(2, MIB);
+    let large = region.info().unwrap();
+    assert_eq!(large.start % PIECE, 0);
+    // From here on it stays, as nothing lies behind it.
+    append(3, 100 * MIB);
+    assert_eq!(region.info().unwrap().start, large.start);
+    let bytes = region.view(0, 102 * MIB).unwrap();
+    let parts = [(1, MIB), (2, MIB), (3, 100 * MIB)];
+    let expected = parts.iter().flat_map(|&(byte, len)| std::iter::repeat_n(byte, len as usize));
+    assert!(bytes.iter().copied().eq(expected));
+}
+
 #[test]
 fn a_file_that_outgrows_its_window_gets_another() {
     in_child("child_outgrows_window");
