@@ -271,6 +271,7 @@ fn killed_by(step: &str, seed: u64) -> Option<String> {
         "mirror::a_mirror_with_impossible_places_is_none",
         "a_tail_is_kept_as_long_as_a_table_may_need_it",
         "a_tail_is_kept_as_long_as_a_view_is_on_it",
+        "a_piece_in_use_is_spared",
         "crash_worker",
         "death_worker",
         "bits::every_flipped_bit_is_noticed_or_harmless",
@@ -475,6 +476,22 @@ fn a_tail_is_kept_as_long_as_a_view_is_on_it() {
     region.truncate(10).unwrap();
     db.compact().unwrap();
     assert!(*view == [1; 50_000]);
+}
+
+/// P6: a compaction gives back no part of a piece that somebody has come to rely on meanwhile.
+#[test]
+fn a_piece_in_use_is_spared() {
+    omit_a_step();
+    let db = open(&Simulation::empty()).unwrap();
+    let region = db.create_region_if_needed("a").unwrap();
+    region.write(&[1; 10_000]).unwrap();
+    // The first time, all that was known of blocks has just been forgotten.
+    db.compact_with(&mut |_, _| region.write(&[2; 100]).is_ok()).unwrap();
+    // One of them is a store, which needs the blocks of the whole piece.
+    for _ in 0..3 {
+        region.write(&[3; 100]).unwrap();
+    }
+    assert!(region.view(10_000, u64::MAX).unwrap().ends_with(&[3; 300]));
 }
 
 /// P2 with threads: what one thread wrote first is never missing where what it wrote next is there.
