@@ -383,8 +383,8 @@ impl Table {
     }
 }
 
-/// So many slots are on their way from memory while one is read: some 100 ns, of which each takes
-/// four times as much to be read.
+/// So many slots are on their way from memory while one is read: that takes some 100 ns, and to wait for
+/// memory about as long for each of a slot's pages.
 const AHEAD: u64 = 4;
 
 /// Most entries take two cache lines.

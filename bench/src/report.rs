@@ -249,7 +249,7 @@ impl Report {
             "\n## Leanness\n\n| | |\n|---|---|\n| librawdb.so, stripped | {} |\n\
              | dependencies of its own | {} |\n| all dependencies | {} |\n\
              | build from nothing, sources downloaded, {} cores | {} |\n\n\
-             Some 165 KiB of the library are the standard library's code for printing where a panic \
+             A good part of the library is the standard library's code for printing where a panic \
              came\nfrom, which a stable compiler cannot leave out.\n",
             quantity(Unit::Bytes, size),
             count("1"),

@@ -331,8 +331,8 @@ fn append_large(scale: &Scale) -> Workload {
         how: "Time for all of it, without a flush.",
         touched: 1280,
         causes: "each is a `pwrite`, as for files and the limit, and what differs is the memory that \
-                 the kernel has for it: the calls for blocks, an eighth of the length at a time, take \
-                 7 ms in all.",
+                 the kernel has for it: the calls for blocks, an eighth of the length at a time, are \
+                 few.",
         metrics: vec![seconds("without flush")],
         contenders: vec![
             engine::<Rawdb>(total),
