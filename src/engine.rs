@@ -26,7 +26,7 @@ use crate::growth;
 use crate::live::{self, Change, Live, Mirror, Record};
 use crate::options::Options;
 use crate::pieces::Pieces;
-use crate::recovery::{recover, Found, Recovered};
+use crate::recovery::{recover, Recovered, Region};
 use crate::region::{RegionInner, Writer};
 use crate::space::{Extent, Space};
 use crate::steps::Step;
@@ -82,30 +82,30 @@ impl Engine {
     /// Opens the database in `storage`, or creates one there if the options allow.
     pub fn open(storage: Arc<dyn Storage>, options: &Options) -> Result<Arc<Engine>> {
         let (mut recovered, mirror) = match find(&*storage)? {
-            Found::Table(_) if options.create_new => {
+            Some(_) if options.create_new => {
                 return Err(Error::new(
                     ErrorKind::AlreadyExists,
                     format!("{} is a database already", place(&*storage)),
                 ))
             }
-            Found::Table(recovered) => {
+            Some(recovered) => {
                 let mirror = find_mirror(&*storage, &recovered)?;
                 (recovered, mirror)
             }
-            Found::Nothing if options.read_only || options.no_create => {
+            None if options.read_only || options.no_create => {
                 return Err(Error::new(
                     ErrorKind::NotFound,
                     format!("{} holds no database yet", place(&*storage)),
                 ))
             }
-            Found::Nothing => {
+            None => {
                 // What cannot be opened afterwards is better not created.
                 let least = storage.piece_len().max(options.min_file_len);
                 check_address_space(&*storage, least, options.max_address_space)?;
                 create(&*storage)?;
                 match find(&*storage)? {
-                    Found::Table(recovered) => (recovered, None),
-                    Found::Nothing => {
+                    Some(recovered) => (recovered, None),
+                    None => {
                         return Err(Error::new(
                             ErrorKind::Io,
                             format!("{} does not keep what is written to it", place(&*storage)),
@@ -144,7 +144,7 @@ impl Engine {
                 })?;
             }
         }
-        let mut committer = Committer::new(&recovered, mirror);
+        let mut committer = Committer::new(&mut recovered, mirror);
         let grow = || match whole_pieces || options.read_only {
             true => Ok(()),
             false => storage
@@ -164,14 +164,10 @@ impl Engine {
             true => None,
             false => Live::begin(&storage, !guarded, &recovered, mirror)?,
         };
-        let Recovered { header, capacity, .. } = recovered;
-        let mut used: Vec<u64> = recovered.regions(mirror).map(|region| region.slot).collect();
-        used.sort_unstable();
-        let next = header.slots.max(used.last().map_or(0, |slot| slot + 1));
-        let slots = Slots { free: Vec::new(), vacant: vacant_runs(&used, next), next, capacity };
+        let (header, capacity) = (recovered.header, recovered.capacity);
+        let slots = Slots { free: Vec::new(), vacant: Vec::new(), next: header.slots, capacity };
         let space = Space::new(file_len, piece, options.effective_reclaim_threshold());
-        let mut table = Table::new(space, Arc::new(window), slots, options.max_address_space);
-        table.resting = recovered.take_names(mirror);
+        let table = Table::new(space, Arc::new(window), slots, options.max_address_space);
         let engine = Arc::new(Engine {
             hot: Apart(HotWords {
                 epoch: AtomicU64::new(1),
@@ -195,9 +191,9 @@ impl Engine {
             generation: AtomicU64::new(header.generation),
             holders: AtomicUsize::new(1),
         });
-        engine.enter_recovered(&recovered, mirror);
+        let unrecorded = engine.enter_recovered(&recovered, mirror);
         if !options.read_only {
-            let entered = engine.enter_unrecorded(&recovered, mirror);
+            let entered = engine.enter_unrecorded(&unrecorded);
             let complete = entered.and_then(|()| match options.min_file_len {
                 0 => Ok(()),
                 len => engine.reserve_file(len),
@@ -208,22 +204,40 @@ impl Engine {
                 return Err(error);
             }
         }
+        let mut table = engine.table.lock();
+        let entered = table.names.values().map(|region| region.slot);
+        table.resting = recovered.into_resting(mirror, entered);
+        drop(table);
         Ok(engine)
     }
 
-    /// Fills the table with what recovery found.
-    fn enter_recovered(self: &Arc<Self>, recovered: &Recovered, mirror: Option<&Mirror>) {
+    /// Fills the table with what recovery found. Returns what the next flush has to record of that.
+    fn enter_recovered<'a>(
+        self: &Arc<Self>,
+        recovered: &'a Recovered,
+        mirror: Option<&'a Mirror>,
+    ) -> Vec<Region<'a>> {
         let mut table = self.table.lock();
         let table = &mut *table;
         let file_len = table.space.file_len();
+        let mut unrecorded = Vec::new();
         let mut used = vec![Extent { start: 0, len: PAGE_SIZE }];
+        let mut used_slots = Vec::new();
         for found in recovered.regions(mirror) {
             let place = found.region.place(file_len);
             used.extend(place);
-            if found.mirrored {
+            used_slots.push(found.slot);
+            // What is reserved beyond the file may be given to another region.
+            let clipped = place.map_or(0, |place| place.len) < found.region.reserved;
+            if found.mirrored || clipped || is_abandoned(&found) {
                 table.enter(self, &found, place);
+                unrecorded.push(found);
             }
         }
+        used_slots.sort_unstable();
+        let behind = used_slots.last().map_or(0, |slot| slot + 1);
+        table.slots.next = table.slots.next.max(behind);
+        table.slots.vacant = vacant_runs(&used_slots, table.slots.next);
         for extent in mirror.iter().flat_map(|mirror| recovered.left_extents(mirror, file_len)) {
             used.push(extent);
             // Until a flush has recorded that it is given up, a power loss brings its region back.
@@ -239,22 +253,13 @@ impl Engine {
                 table.space.give_back(Extent { start, len: end - start }, 0);
             }
         }
+        unrecorded
     }
 
     /// Marks as changed what the next flush has to record of what recovery found.
-    fn enter_unrecorded(
-        self: &Arc<Self>,
-        recovered: &Recovered,
-        mirror: Option<&Mirror>,
-    ) -> Result<()> {
-        let file_len = self.table.lock().space.file_len();
-        for found in recovered.regions(mirror) {
-            let abandoned = found.abandoned && Step::RewriteAbandoned.taken();
-            // What is reserved beyond the file may be given to another region.
-            let clipped = found.region.place(file_len).map_or(0, |place| place.len);
-            if abandoned || found.mirrored || clipped < found.region.reserved {
-                self.find_region(&found.region.name)?.enter_recovered(&found, abandoned)?;
-            }
+    fn enter_unrecorded(self: &Arc<Self>, unrecorded: &[Region]) -> Result<()> {
+        for found in unrecorded {
+            self.find_region(found.region.name)?.enter_recovered(found, is_abandoned(found))?;
         }
         Ok(())
     }
@@ -760,12 +765,17 @@ fn place(storage: &dyn Storage) -> String {
 }
 
 /// Looks for a database.
-fn find(storage: &dyn Storage) -> Result<Found> {
+fn find(storage: &dyn Storage) -> Result<Option<Recovered>> {
     let (data, regions) = (storage.path(File::Data), storage.path(File::Regions));
     let identity = storage.read_identity().map_err(|error| Error::io("read", data, &error))?;
     let data_len = storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
     let table = storage.read(File::Regions).map_err(|error| Error::io("read", regions, &error))?;
     recover(&place(storage), &identity, data_len, (*table.bytes).as_ref(), &table.written)
+}
+
+/// See [`RestingSlot::abandoned`](crate::resting::RestingSlot::abandoned).
+fn is_abandoned(found: &Region) -> bool {
+    found.abandoned && Step::RewriteAbandoned.taken()
 }
 
 /// Looks for a mirror that goes beyond the table that was found.

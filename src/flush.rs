@@ -5,9 +5,10 @@
 //! that. Writers go on meanwhile, in the next epoch. Where little was appended and nothing else
 //! changed, the slots have the bytes as *tails*, and `data` is synced by a later flush.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use crate::durable::{DurableSlot, DurableSlots};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, Entry, Header, Identity, RegionEntry, MAX_GENERATION, PAGE_SIZE};
@@ -35,56 +36,11 @@ pub(crate) struct Committer {
     succeeded: u64,
 }
 
-/// Of every slot with an entry there is one in memory, so it is as small as can be.
-#[derive(Clone, Copy)]
-struct DurableSlot {
-    side: u8,
-    /// 0 for a vacant slot.
-    digest: [u8; 16],
-}
-
-/// A slot that has never been written takes its first entry on side 0.
-const NEVER_WRITTEN: DurableSlot = DurableSlot { side: 1, digest: [0; 16] };
-
-impl DurableSlot {
-    fn new(side: u8, digest: u128) -> DurableSlot {
-        DurableSlot { side, digest: digest.to_ne_bytes() }
-    }
-
-    fn digest(&self) -> u128 {
-        u128::from_ne_bytes(self.digest)
-    }
-}
-
-/// Neighbours share a chunk, which takes a third of what a map of single slots would. Where no slot
-/// has an entry there is none: a sparse file has any number of slots.
-#[derive(Default)]
-struct DurableSlots {
-    chunks: BTreeMap<u64, Box<[DurableSlot; CHUNK as usize]>>,
-}
-
-const CHUNK: u64 = 32;
-
-impl DurableSlots {
-    fn get(&self, slot: u64) -> DurableSlot {
-        let chunk = self.chunks.get(&(slot / CHUNK));
-        chunk.map_or(NEVER_WRITTEN, |chunk| chunk[(slot % CHUNK) as usize])
-    }
-
-    fn set(&mut self, slot: u64, durable: DurableSlot) {
-        let chunk = self.chunks.entry(slot / CHUNK);
-        let chunk = chunk.or_insert_with(|| Box::new([NEVER_WRITTEN; CHUNK as usize]));
-        chunk[(slot % CHUNK) as usize] = durable;
-    }
-}
-
 impl Committer {
-    pub fn new(recovered: &Recovered, mirror: Option<&Mirror>) -> Committer {
-        let mut slots = DurableSlots::default();
-        for slot in &recovered.slots {
-            slots.set(slot.number, DurableSlot::new(slot.side, slot.digest));
-        }
-        let haunted = recovered.slots.iter().filter(|it| it.abandoned && it.region.is_none());
+    pub fn new(recovered: &mut Recovered, mirror: Option<&Mirror>) -> Committer {
+        let slots = std::mem::take(&mut recovered.durable);
+        let resting = recovered.resting.slots();
+        let haunted = resting.iter().filter(|slot| slot.abandoned && slot.is_vacant());
         let haunted = haunted.filter(|_| Step::VacateAbandoned.taken()).map(|slot| slot.number);
         let removed = mirror.into_iter().flat_map(|mirror| recovered.removed(mirror));
         Committer {
@@ -148,17 +104,11 @@ impl Committer {
         // synced or not.
         let settle_entries = !recovered.clean && Step::SettleEntries.taken();
         let generation = self.header.generation;
-        let newest = recovered.slots.iter().filter(|it| it.generation == Some(generation));
-        for found in newest.filter(|_| settle_entries) {
-            let region = found.region.as_ref().map(|region| RegionEntry {
-                name: &region.name,
-                start: region.start,
-                len: region.len,
-                reserved: region.reserved,
-                tail: &found.tail,
-            });
-            let entry = Entry { slot: found.number, generation, region };
-            let offset = format::slot_offset(found.number, found.side);
+        let newest = recovered.resting.slots().iter().filter(|slot| slot.newest);
+        for slot in newest.filter(|_| settle_entries) {
+            let region = recovered.resting.region(slot);
+            let entry = Entry { slot: slot.number, generation, region };
+            let offset = format::slot_offset(slot.number, slot.side);
             write(storage, File::Regions, offset, format::encode_entry(&entry).sectors())?;
         }
         self.header.closed = false;

@@ -113,7 +113,7 @@ pub(crate) struct Entry<'a> {
 }
 
 /// Where a region lies in `data`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RegionEntry<'a> {
     pub name: &'a str,
     pub start: u64,
@@ -450,7 +450,7 @@ pub(crate) fn check_name(name: &str) -> std::result::Result<(), &'static str> {
 /// than a page.
 fn check_prefix(page: &[u8], kind: u16, lengths: std::ops::RangeInclusive<usize>) -> Decoded<()> {
     assert!(page.len() >= *lengths.start(), "what is always used of a page is read");
-    if page[..ENTRY_USED].iter().all(|&byte| byte == 0) {
+    if page[..ENTRY_USED] == [0; ENTRY_USED] {
         return Err(PageError::Blank);
     }
     if page[AT_MAGIC] != MAGIC {
@@ -503,9 +503,12 @@ fn generation(page: &[u8]) -> Decoded<u64> {
 }
 
 fn checksum(used: &[u8]) -> u32 {
-    let checksum = crc32c::crc32c(&used[..AT_CHECKSUM.start]);
-    let checksum = crc32c::crc32c_append(checksum, &[0; 4]);
-    crc32c::crc32c_append(checksum, &used[AT_CHECKSUM.end..])
+    // Each call costs more than a short entry's bytes do, so there are two and not three.
+    let (start, rest) = used.split_at(used.len().min(ENTRY_USED));
+    let mut copy = [0; ENTRY_USED];
+    copy[..start.len()].copy_from_slice(start);
+    copy[AT_CHECKSUM].fill(0);
+    crc32c::crc32c_append(crc32c::crc32c(&copy[..start.len()]), rest)
 }
 
 fn used(page: &[u8]) -> usize {

@@ -36,6 +36,7 @@ compile_error!("rawdb relies on fallocate, hole punching and flock as Linux has 
 
 mod biased;
 mod database;
+mod durable;
 mod engine;
 mod error;
 // Exported by name to C; nothing of it is for Rust.
@@ -53,6 +54,7 @@ mod prefetch;
 mod reclaim;
 mod recovery;
 mod region;
+mod resting;
 mod space;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]

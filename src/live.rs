@@ -24,7 +24,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, Entry, MirrorIdentity, RegionEntry, MAX_NAME_LEN, PAGE_SIZE};
 use crate::growth;
-use crate::recovery::{Recovered, RecoveredRegion};
+use crate::recovery::Recovered;
 use crate::steps::Step;
 use crate::storage::{File, Storage, Window};
 use crate::sync::{HashMap, Mutex, Ordering};
@@ -198,7 +198,21 @@ pub(crate) struct Mirror {
 pub(crate) struct MirroredSlot {
     stamp: u64,
     at: At,
-    pub region: Option<RecoveredRegion>,
+    region: Option<MirroredRegion>,
+}
+
+struct MirroredRegion {
+    name: Box<str>,
+    start: u64,
+    len: u64,
+    reserved: u64,
+}
+
+impl MirroredSlot {
+    pub fn region(&self) -> Option<RegionEntry<'_>> {
+        let &MirroredRegion { ref name, start, len, reserved } = self.region.as_ref()?;
+        Some(RegionEntry { name, start, len, reserved, tail: &[] })
+    }
 }
 
 /// What the mirror of this database belongs to; `None` where the system does not say when it was
@@ -336,7 +350,7 @@ fn decode_copy(
             if len > reserved || !tail.is_empty() {
                 return None;
             }
-            Some(RecoveredRegion { name: name.into(), start, len, reserved })
+            Some(MirroredRegion { name: name.into(), start, len, reserved })
         }
         None => None,
     };
@@ -496,7 +510,7 @@ impl Live {
             }
             let len = change.region.as_ref().map_or(0, |region| region.len);
             // The length is not part of what the checksum covers.
-            let region = change.region.clone().map(|region| RegionEntry { len: 0, ..region });
+            let region = change.region.map(|region| RegionEntry { len: 0, ..region });
             let entry_len = format::entry_len(region.as_ref().map_or(0, |it| it.name.len()));
             let entry = Entry { slot: change.slot, generation: stamp, region };
             // From the length on to the end of the entry.

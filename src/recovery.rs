@@ -3,32 +3,24 @@
 //! Nothing in here writes. What comes out has been checked as a whole: the rest of the library
 //! does arithmetic on it without looking back.
 
-use std::collections::TryReserveError;
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::ops::Range;
-use std::sync::Arc;
 
+use crate::durable::{DurableSlot, DurableSlots};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    self, decode_entry, decode_header, decode_identity, round_up, Header, PageError, MAX_FILE_LEN,
-    PAGE_SIZE,
+    self, decode_entry, decode_header, decode_identity, round_up, Header, PageError, RegionEntry,
+    MAX_FILE_LEN, PAGE_SIZE,
 };
 use crate::live::Mirror;
 use crate::prefetch::prefetch;
+use crate::resting::{NoMemory, Resting, RestingSlot};
 use crate::space::Extent;
 use crate::steps::Step;
-use crate::sync::HashMap;
 
 /// How many damaged pages a message names.
 const PAGES_NAMED: usize = 4;
-
-/// What the two files hold.
-pub(crate) enum Found {
-    /// No database: the files are new, or their creation was cut short before any `open` returned.
-    Nothing,
-    /// A database.
-    Table(Recovered),
-}
 
 /// The region table of the last durable flush.
 pub(crate) struct Recovered {
@@ -41,64 +33,28 @@ pub(crate) struct Recovered {
     pub invalid: Vec<u64>,
     /// Both header pages are this header, of a closed database: nothing has happened since.
     pub clean: bool,
-    /// In the order of their numbers. Slots without an entry on either side are left out: memory is
-    /// needed for what the file holds, not for its length, which costs whoever made it nothing.
-    pub slots: Vec<RecoveredSlot>,
-    /// Its regions, by their names.
-    pub names: HashMap<Arc<str>, Resting>,
+    pub resting: Resting,
+    /// For the committer.
+    pub durable: DurableSlots,
     /// How many slots the file has room for, used or not.
     pub capacity: u64,
     /// No page of the file has a larger generation.
     pub newest_generation: u64,
 }
 
-/// A slot with an entry on one side at least.
-pub(crate) struct RecoveredSlot {
-    pub number: u64,
-    /// The side that holds the durable entry.
-    pub side: u8,
-    /// Its generation, where there is one.
-    pub generation: Option<u64>,
-    /// A flush that did not complete has left something on the other side, which would pass for
-    /// part of a later table if it were not overwritten.
-    pub abandoned: bool,
-    pub digest: u128,
-    pub region: Option<RecoveredRegion>,
-    /// See [`Region::tailed`].
-    tailed: bool,
-    /// The tail that the entry has; none of a closed database, where `data` has its bytes.
-    pub tail: Box<[u8]>,
-}
-
-pub(crate) struct RecoveredRegion {
-    pub name: Arc<str>,
-    pub start: u64,
-    pub len: u64,
-    pub reserved: u64,
-}
-
-/// A region that is as the durable table has it.
-pub(crate) struct Resting {
-    pub slot: u64,
-    pub start: u64,
-    pub len: u64,
-    pub reserved: u64,
-    /// See [`Region::tailed`].
-    pub tailed: bool,
-}
-
 /// Reads the first page of `data` and what is `written` of `regions`, which is zero elsewhere;
 /// `data_len` is the length of `data`.
-/// `place` names the database in messages.
+/// `place` names the database in messages. There is none where the files are new, or their creation was
+/// cut short before any `open` returned.
 pub(crate) fn recover(
     place: &str,
     identity: &[u8],
     data_len: u64,
     regions: &[u8],
     written: &[Range<usize>],
-) -> Result<Found> {
+) -> Result<Option<Recovered>> {
     let corrupt = |what: String| corrupt(place, what);
-    let no_memory = |_| no_memory(place);
+    let no_memory = |NoMemory| no_memory(place);
     let newer = |file: &str, page: u64, reason: &PageError| {
         Error::new(ErrorKind::Incompatible, format!("{place}: {file} page {page}: {reason}"))
     };
@@ -113,7 +69,7 @@ pub(crate) fn recover(
     if Step::ForgiveUnfinishedCreation.taken()
         && is_unfinished_creation(identity, data_len, regions, written, &headers)
     {
-        return Ok(Found::Nothing);
+        return Ok(None);
     }
 
     let identity = match identity.len() as u64 {
@@ -162,7 +118,7 @@ pub(crate) fn recover(
             );
             continue;
         }
-        let table = Table::read(regions, written, header.generation, header.slots, clean)
+        let mut table = Table::read(regions, written, header.generation, header.slots, clean)
             .map_err(no_memory)?;
         let is_whole = table.digest == header.digest && table.regions == header.regions;
         if is_whole || !Step::CheckDigest.taken() {
@@ -186,16 +142,16 @@ pub(crate) fn recover(
                     "regions page {damaged}: {reason}; no crash leaves it so{rejected}"
                 )));
             }
-            let names = check_table(place, &table.slots, data_len)?;
+            check_table(place, &mut table.resting, data_len)?;
             let newest_header = candidates[0].1.generation;
-            return Ok(Found::Table(Recovered {
+            return Ok(Some(Recovered {
                 header: *header,
                 header_page: *page,
                 header_damaged: number > 0 || headers.iter().any(std::result::Result::is_err),
                 invalid: table.invalid,
                 clean,
-                slots: table.slots,
-                names,
+                resting: table.resting,
+                durable: table.durable,
                 capacity,
                 newest_generation: newest_header.max(table.newest_generation),
             }));
@@ -267,7 +223,8 @@ fn first_error(
 struct Table {
     /// Everything has been synced since it was written.
     closed: bool,
-    slots: Vec<RecoveredSlot>,
+    resting: Resting,
+    durable: DurableSlots,
     digest: u128,
     regions: u64,
     /// Of all entries, whether they are part of the table or not.
@@ -287,10 +244,11 @@ impl Table {
         generation: u64,
         known: u64,
         closed: bool,
-    ) -> std::result::Result<Table, TryReserveError> {
+    ) -> std::result::Result<Table, NoMemory> {
         let mut table = Table {
             closed,
-            slots: Vec::new(),
+            resting: Resting::default(),
+            durable: DurableSlots::default(),
             digest: 0,
             regions: 0,
             newest_generation: 0,
@@ -319,7 +277,7 @@ impl Table {
         number: u64,
         generation: u64,
         known: u64,
-    ) -> std::result::Result<(), TryReserveError> {
+    ) -> std::result::Result<(), NoMemory> {
         let sides = [0, 1].map(|side| match decode_slot(regions, number, side) {
             Ok(entry) => {
                 self.newest_generation = self.newest_generation.max(entry.generation);
@@ -350,36 +308,22 @@ impl Table {
             [None, Some(_)] => Some(1),
             [None, None] => None,
         };
-        let entry = side.and_then(|side| sides[side].as_ref());
-        let mut recovered = RecoveredSlot {
-            number,
-            // A slot without an entry is first written to side 0.
-            side: side.unwrap_or(1) as u8,
-            generation: entry.map(|entry| entry.generation),
-            abandoned: sides.iter().flatten().any(|entry| !is_in_table(&entry)),
-            digest: 0,
-            region: None,
-            tailed: false,
-            tail: Box::default(),
-        };
-        if let Some(region) = entry.and_then(|entry| entry.region.as_ref()) {
-            recovered.digest = format::digest(page_of(regions, number, recovered.side));
-            recovered.tailed = !region.tail.is_empty();
-            if !self.closed {
-                recovered.tail = region.tail.into();
-            }
-            recovered.region = Some(RecoveredRegion {
-                name: region.name.into(),
-                start: region.start,
-                len: region.len,
-                reserved: region.reserved,
-            });
-            self.digest = self.digest.wrapping_add(recovered.digest);
+        let mut slot = RestingSlot::vacant(number);
+        slot.abandoned = sides.iter().flatten().any(|entry| !is_in_table(&entry));
+        let mut region = None;
+        if let Some((side, entry)) = side.and_then(|side| Some((side, sides[side].as_ref()?))) {
+            slot.side = side as u8;
+            slot.newest = entry.generation == generation;
+            region = entry.region.as_ref();
+        }
+        let mut digest = 0;
+        if region.is_some() {
+            digest = format::digest(page_of(regions, number, slot.side));
+            self.digest = self.digest.wrapping_add(digest);
             self.regions += 1;
         }
-        self.slots.try_reserve(1)?;
-        self.slots.push(recovered);
-        Ok(())
+        self.durable.set(number, DurableSlot::new(slot.side, digest));
+        self.resting.push(slot, region, !self.closed)
     }
 }
 
@@ -430,104 +374,102 @@ fn page_number(slot: u64, side: u8) -> u64 {
     2 + 2 * slot + u64::from(side)
 }
 
-/// The regions of a durable table by their names, if it is possible as a whole.
-fn check_table(
-    place: &str,
-    slots: &[RecoveredSlot],
-    data_len: u64,
-) -> Result<HashMap<Arc<str>, Resting>> {
-    let regions = slots.iter().filter_map(|slot| {
-        Some((page_number(slot.number, slot.side), slot.number, slot.region.as_ref()?))
-    });
-    let mut names = check_regions(place, regions, slots.len(), data_len)?;
-    for slot in slots.iter().filter(|slot| slot.tailed) {
-        let resting = slot.region.as_ref().and_then(|region| names.get_mut(&region.name));
-        resting.expect("a tail is that of a region").tailed = true;
+/// Whether a durable table is possible as a whole. From then on its regions are known by their names.
+fn check_table(place: &str, resting: &mut Resting, data_len: u64) -> Result<()> {
+    let indexed = resting.index().map_err(|NoMemory| no_memory(place))?;
+    let page_and_name = |number| {
+        let slot = resting.slot(number).expect("a slot of the table");
+        (page_number(number, slot.side), resting.region(slot).expect("a region is there").name)
+    };
+    if let Err([number, other]) = indexed {
+        let ((page, name), (other, _)) = (page_and_name(number), page_and_name(other));
+        let what =
+            format!("regions page {page}: field name: {name:?} is also the name on page {other}");
+        return Err(corrupt(place, what));
     }
-    Ok(names)
+    let slots = resting.slots();
+    let regions = slots.iter().filter_map(|slot| Some((slot.number, resting.region(slot)?)));
+    check_places(regions, slots.len(), data_len).map_err(|misplaced| match misplaced {
+        Misplaced::NoMemory => no_memory(place),
+        Misplaced::Beyond { slot, end } => {
+            let (page, name) = page_and_name(slot);
+            let what = format!(
+                "regions page {page}: field len: region {name:?} ends at {end}, and data at \
+                 {data_len}"
+            );
+            corrupt(place, what)
+        }
+        Misplaced::Overlap { slot, other } => {
+            let ((page, name), (other_page, other)) = (page_and_name(slot), page_and_name(other));
+            let what = format!(
+                "regions page {page}: field start: region {name:?} overlaps {other:?} of page \
+                 {other_page}"
+            );
+            corrupt(place, what)
+        }
+    })
 }
 
-/// What only all regions together can show: places inside the file, none of them shared, and names
-/// that are used once. Each region comes with the number of the page that says so, and its slot.
-fn check_regions<'a>(
-    place: &str,
-    regions: impl Iterator<Item = (u64, u64, &'a RecoveredRegion)> + Clone,
+enum Misplaced {
+    NoMemory,
+    /// The region in `slot` ends behind the end of `data`.
+    Beyond {
+        slot: u64,
+        end: u64,
+    },
+    /// The places of two regions do.
+    Overlap {
+        slot: u64,
+        other: u64,
+    },
+}
+
+/// What only all regions together can show: places inside the file, none of them shared. Each region
+/// comes with its slot.
+fn check_places<'a>(
+    regions: impl Iterator<Item = (u64, RegionEntry<'a>)>,
     most: usize,
     data_len: u64,
-) -> Result<HashMap<Arc<str>, Resting>> {
-    let corrupt = |what: String| Err(corrupt(place, what));
-    let mut names = HashMap::default();
-    let mut places: Vec<(u64, u64, u64, &str)> = Vec::new();
-    names.try_reserve(most).map_err(|_| no_memory(place))?;
-    places.try_reserve_exact(most).map_err(|_| no_memory(place))?;
-    for (page, slot, region) in regions.clone() {
-        let &RecoveredRegion { ref name, start, len, reserved } = region;
-        let resting = Resting { slot, start, len, reserved, tailed: false };
-        if names.insert(name.clone(), resting).is_some() {
-            let other = regions.clone().find(|(_, _, other)| other.name == *name);
-            let (other, ..) = other.expect("a region has the name");
-            return corrupt(format!(
-                "regions page {page}: field name: {name:?} is also the name on page {other}",
-            ));
-        }
-        if reserved == 0 {
-            continue;
-        }
+) -> std::result::Result<(), Misplaced> {
+    let mut places: Vec<(u64, u64, u64)> = Vec::new();
+    places.try_reserve_exact(most).map_err(|_| Misplaced::NoMemory)?;
+    for (slot, region) in regions.filter(|(_, region)| region.reserved > 0) {
         // The format limits every number to 1 EiB, so these sums fit.
-        let needed = region.needed().end();
-        if needed > data_len {
-            return corrupt(format!(
-                "regions page {page}: field len: region {name:?} ends at {needed}, and data at \
-                 {data_len}"
-            ));
+        let end = region.needed().end();
+        if end > data_len {
+            return Err(Misplaced::Beyond { slot, end });
         }
-        places.push((start, start + reserved, page, name));
+        places.push((region.start, region.start + region.reserved, slot));
     }
     places.sort_unstable();
     for pair in places.windows(2) {
-        let [(_, end, other_page, other), (start, _, page, name)] = [pair[0], pair[1]];
+        let [(_, end, other), (start, _, slot)] = [pair[0], pair[1]];
         if start < end {
-            return corrupt(format!(
-                "regions page {page}: field start: region {name:?} overlaps {other:?} of page \
-                 {other_page}"
-            ));
+            return Err(Misplaced::Overlap { slot, other });
         }
     }
-    Ok(names)
+    Ok(())
 }
-
-impl RecoveredRegion {
+impl RegionEntry<'_> {
     /// The pages that its bytes are on.
     fn needed(&self) -> Extent {
         Extent { start: self.start, len: round_up(self.len) }
     }
 
-    /// Its place, where it has one, in a file of `file_len` bytes.
+    /// Its place, if it has one, as far as a file of `file_len` bytes goes. A crash may have cost the
+    /// file a reserved end, which holds nothing and may be given to another region.
     pub fn place(&self, file_len: u64) -> Option<Extent> {
-        place_in(file_len, self.start, self.reserved)
+        let len = self.reserved.min(file_len.saturating_sub(self.start));
+        (len > 0).then_some(Extent { start: self.start, len })
     }
-}
-
-impl Resting {
-    /// As of [`RecoveredRegion`].
-    pub fn place(&self, file_len: u64) -> Option<Extent> {
-        place_in(file_len, self.start, self.reserved)
-    }
-}
-
-/// A place, if there is one, as far as a file of `file_len` bytes goes. A crash may have cost the file
-/// a reserved end, which holds nothing and may be given to another region.
-fn place_in(file_len: u64, start: u64, reserved: u64) -> Option<Extent> {
-    let len = reserved.min(file_len.saturating_sub(start));
-    (len > 0).then_some(Extent { start, len })
 }
 
 /// A region as it is, and as the durable table has the slot that it is in.
 pub(crate) struct Region<'a> {
     pub slot: u64,
-    pub region: &'a RecoveredRegion,
-    pub durable: Option<&'a RecoveredRegion>,
-    /// See [`RecoveredSlot::abandoned`].
+    pub region: RegionEntry<'a>,
+    pub durable: Option<RegionEntry<'a>>,
+    /// See [`RestingSlot::abandoned`].
     pub abandoned: bool,
     /// It is in the mirror: its bytes may have changed since the last flush.
     pub mirrored: bool,
@@ -548,25 +490,9 @@ fn in_mirror(mirror: Option<&Mirror>, slot: u64) -> bool {
 }
 
 impl Recovered {
-    fn slot(&self, number: u64) -> Option<&RecoveredSlot> {
-        let index = self.slots.binary_search_by_key(&number, |slot| slot.number).ok()?;
-        Some(&self.slots[index])
-    }
-
-    /// The regions by their names that the mirror knows nothing else of.
-    pub fn take_names(&mut self, mirror: Option<&Mirror>) -> HashMap<Arc<str>, Resting> {
-        let mut names = std::mem::take(&mut self.names);
-        for &slot in mirror.into_iter().flat_map(|mirror| mirror.slots.keys()) {
-            if let Some(durable) = self.durable(slot) {
-                names.remove(&durable.name);
-            }
-        }
-        names
-    }
-
     /// What the durable table has in a slot.
-    fn durable(&self, slot: u64) -> Option<&RecoveredRegion> {
-        self.slot(slot)?.region.as_ref()
+    fn durable(&self, slot: u64) -> Option<RegionEntry<'_>> {
+        self.resting.region(self.resting.slot(slot)?)
     }
 
     /// All regions: those of the mirror, and of the durable table those whose slots the mirror does
@@ -575,22 +501,38 @@ impl Recovered {
         &'a self,
         mirror: Option<&'a Mirror>,
     ) -> impl Iterator<Item = Region<'a>> + Clone + 'a {
-        let unchanged = self.slots.iter().filter(move |slot| !in_mirror(mirror, slot.number));
+        let slots = self.resting.slots().iter();
+        let unchanged = slots.filter(move |slot| !in_mirror(mirror, slot.number));
         let unchanged = unchanged.filter_map(|slot| {
-            let region = slot.region.as_ref()?;
-            let RecoveredSlot { number, abandoned, .. } = *slot;
-            let (durable, tailed) = (Some(region), slot.tailed);
+            let region = self.resting.region(slot)?;
+            let RestingSlot { number, abandoned, tailed, .. } = *slot;
+            let durable = Some(region);
             Some(Region { slot: number, region, durable, abandoned, mirrored: false, tailed })
         });
         let mirrored = mirror.into_iter().flat_map(|mirror| &mirror.slots);
         let mirrored = mirrored.filter_map(|(&slot, found)| {
-            let (region, known) = (found.region.as_ref()?, self.slot(slot));
-            let durable = known.and_then(|it| it.region.as_ref());
+            let (region, known) = (found.region()?, self.resting.slot(slot));
+            let durable = known.and_then(|known| self.resting.region(known));
             let abandoned = known.is_some_and(|it| it.abandoned);
             let tailed = known.is_some_and(|it| it.tailed);
             Some(Region { slot, region, durable, abandoned, mirrored: true, tailed })
         });
         unchanged.chain(mirrored)
+    }
+
+    /// The regions that nobody has asked for yet: neither the mirror has their slots, nor are they
+    /// among `entered`.
+    pub fn into_resting(
+        self,
+        mirror: Option<&Mirror>,
+        entered: impl Iterator<Item = u64>,
+    ) -> Resting {
+        let mut resting = self.resting;
+        let mirrored = mirror.into_iter().flat_map(|mirror| mirror.slots.keys().copied());
+        for slot in mirrored.chain(entered) {
+            resting.remove_slot(slot);
+        }
+        resting
     }
 
     /// The bytes that entries have, and where in `data` they belong: what a power loss may have kept
@@ -599,27 +541,25 @@ impl Recovered {
         &'a self,
         mirror: Option<&'a Mirror>,
     ) -> impl Iterator<Item = (u64, &'a [u8])> + 'a {
-        self.slots.iter().filter(move |slot| !in_mirror(mirror, slot.number)).filter_map(|slot| {
-            let region = slot.region.as_ref().filter(|_| !slot.tail.is_empty())?;
-            Some((region.start + region.len - slot.tail.len() as u64, &*slot.tail))
+        let slots = self.resting.slots().iter().filter(|slot| slot.tailed);
+        slots.filter(move |slot| !in_mirror(mirror, slot.number)).filter_map(|slot| {
+            let region = self.resting.region(slot).filter(|region| !region.tail.is_empty())?;
+            Some((region.start + region.len - region.tail.len() as u64, region.tail))
         })
     }
 
     /// Slots of the durable table whose regions have been removed since.
     pub fn removed<'a>(&'a self, mirror: &'a Mirror) -> impl Iterator<Item = u64> + 'a {
-        let vacant = mirror.slots.iter().filter(|(_, found)| found.region.is_none());
+        let vacant = mirror.slots.iter().filter(|(_, found)| found.region().is_none());
         vacant.map(|(&slot, _)| slot).filter(|&slot| self.durable(slot).is_some())
     }
 
     /// Places of the durable table where no region is any more, and the regions that were there: of
     /// slots that the mirror says otherwise about.
-    fn left_places<'a>(
-        &'a self,
-        mirror: &'a Mirror,
-    ) -> impl Iterator<Item = &'a RecoveredRegion> + 'a {
+    fn left_places<'a>(&'a self, mirror: &'a Mirror) -> impl Iterator<Item = RegionEntry<'a>> + 'a {
         mirror.slots.iter().filter_map(|(&slot, found)| {
             let durable = self.durable(slot).filter(|it| it.reserved > 0)?;
-            let left = found.region.as_ref().is_none_or(|it| it.start != durable.start);
+            let left = found.region().is_none_or(|it| it.start != durable.start);
             left.then_some(durable)
         })
     }
@@ -628,22 +568,23 @@ impl Recovered {
     /// as strict as the checks of `regions`: what a mirror is wrong about, it may be wrong about
     /// everywhere.
     pub fn fits(&self, mirror: &Mirror, data_len: u64) -> bool {
-        let most = self.slots.len() + mirror.slots.len();
-        let regions = self.regions(Some(mirror)).map(|it| (it.slot, it.slot, it.region));
-        let in_place = self.regions(Some(mirror)).filter(Region::is_in_place);
+        let most = self.resting.slots().len() + mirror.slots.len();
+        let regions = || self.regions(Some(mirror));
+        let mut names = HashSet::with_capacity(most);
         // The next flush needs room in `regions`; and only a power loss costs a place its end.
         let is_whole = mirror.slots.iter().all(|(&slot, found)| {
             slot < self.capacity
-                && found.region.as_ref().is_none_or(|it| it.start + it.reserved <= data_len)
+                && found.region().is_none_or(|it| it.start + it.reserved <= data_len)
         });
         is_whole
-            && check_regions("", regions, most, data_len).is_ok()
-            && in_place
-                .flat_map(|it| it.durable.map(|durable| (it.region, durable)))
-                .all(|(region, durable)| durable.len <= region.reserved)
+            && regions().all(|it| names.insert(it.region.name))
+            && check_places(regions().map(|it| (it.slot, it.region)), most, data_len).is_ok()
+            && regions()
+                .filter(Region::is_in_place)
+                .all(|it| it.durable.is_none_or(|durable| durable.len <= it.region.reserved))
             && {
                 let places = self.places(mirror, data_len);
-                self.left_places(mirror).map(RecoveredRegion::needed).all(|needed| {
+                self.left_places(mirror).map(|it| it.needed()).all(|needed| {
                     needed.len == 0 || outside(needed, &places).next() == Some(needed)
                 })
             }

@@ -14,6 +14,8 @@ pub(crate) use modelled::*;
 #[cfg(not(all(test, loom)))]
 pub(crate) use real::*;
 
+pub(crate) type HashMap<K, V> = hashbrown::HashMap<K, V, RandomState>;
+
 /// Keeps a value off the cache lines (fetched in pairs) of its neighbours.
 #[repr(align(128))]
 pub(crate) struct Apart<T>(pub T);
@@ -29,11 +31,11 @@ impl<T> Deref for Apart<T> {
 #[cfg(not(all(test, loom)))]
 mod real {
     use std::cell::Cell;
-    pub(crate) use std::collections::HashMap;
     use std::sync::atomic::Ordering;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicU8, AtomicUsize};
     pub(crate) use std::sync::OnceLock;
 
+    pub(crate) use hashbrown::DefaultHashBuilder as RandomState;
     pub(crate) use parking_lot::{Mutex, MutexGuard};
 
     pub(crate) use crate::biased::{BiasedGuard, BiasedMutex};
@@ -213,12 +215,9 @@ mod modelled {
 
     pub(crate) use crate::models::stored;
 
-    /// One that is walked through in the same order every time, as loom needs it.
-    pub(crate) type HashMap<K, V> = std::collections::HashMap<
-        K,
-        V,
-        std::hash::BuildHasherDefault<std::collections::hash_map::DefaultHasher>,
-    >;
+    /// Maps are walked through in the same order every time, as loom needs it.
+    pub(crate) type RandomState =
+        std::hash::BuildHasherDefault<std::collections::hash_map::DefaultHasher>;
 
     /// parking_lot's mutex, as far as it is used.
     #[derive(Default)]

@@ -8,8 +8,9 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, MAX_FILE_LEN};
 use crate::growth;
-use crate::recovery::{RecoveredRegion, Region, Resting};
+use crate::recovery::Region;
 use crate::region::{RegionInfo, RegionInner};
+use crate::resting::Resting;
 use crate::space::{Extent, Space};
 use crate::storage::file::map_generously;
 use crate::storage::{File, Storage, Window};
@@ -25,9 +26,8 @@ struct Pending {
 pub(crate) struct Table {
     /// The regions that somebody has asked for since the database was opened, and new ones.
     pub names: HashMap<Arc<str>, Arc<RegionInner>>,
-    /// All others: as recovery found them. Opening a database makes no object for each of its
-    /// regions, and one that nobody asks for takes a fraction of the memory.
-    pub resting: HashMap<Arc<str>, Resting>,
+    /// All others.
+    pub resting: Resting,
     /// Regions that changed in the present flush epoch.
     pub dirty: Vec<Arc<RegionInner>>,
     pub space: Space,
@@ -98,7 +98,7 @@ impl Table {
     pub fn new(space: Space, window: Arc<Window>, slots: Slots, max_address_space: u64) -> Table {
         Table {
             names: HashMap::default(),
-            resting: HashMap::default(),
+            resting: Resting::default(),
             dirty: Vec::new(),
             space,
             window,
@@ -117,13 +117,12 @@ impl Table {
         if let Some(region) = self.names.get(name) {
             return Some(region.clone());
         }
-        let (name, resting) = self.resting.remove_entry(name)?;
-        let Resting { slot, start, len, reserved, tailed } = resting;
-        let region = RecoveredRegion { name: name.clone(), start, len, reserved };
+        let slot = self.resting.remove(name)?;
+        let region = slot.region(name);
         let place = region.place(self.space.file_len());
         let (abandoned, mirrored) = (false, false);
-        let durable = Some(&region);
-        let found = Region { slot, region: &region, durable, abandoned, mirrored, tailed };
+        let (slot, durable, tailed) = (slot.number, Some(region), slot.tailed);
+        let found = Region { slot, region, durable, abandoned, mirrored, tailed };
         Some(self.enter(engine, &found, place))
     }
 
@@ -134,9 +133,9 @@ impl Table {
         found: &Region,
         place: Option<Extent>,
     ) -> Arc<RegionInner> {
-        let (name, window) = (&found.region.name, self.window.clone());
+        let (name, window) = (Arc::<str>::from(found.region.name), self.window.clone());
         let region = RegionInner::recovered(engine.clone(), name.clone(), found, place, window);
-        self.names.insert(name.clone(), region.clone());
+        self.names.insert(name, region.clone());
         region
     }
 
@@ -146,7 +145,8 @@ impl Table {
         engine: &Arc<Engine>,
         wanted: impl Fn(&str) -> bool,
     ) -> Vec<Arc<RegionInner>> {
-        let resting: Vec<_> = self.resting.keys().filter(|it| wanted(it)).cloned().collect();
+        let resting = self.resting.list().map(|region| region.name).filter(|name| wanted(name));
+        let resting: Vec<_> = resting.map(str::to_owned).collect();
         for name in resting {
             self.find(engine, &name);
         }
@@ -155,13 +155,13 @@ impl Table {
     }
 
     /// The names of all regions, and where they lie.
-    pub fn list(&self) -> impl Iterator<Item = (&Arc<str>, RegionInfo)> {
+    pub fn list(&self) -> impl Iterator<Item = (&str, RegionInfo)> {
         let file_len = self.space.file_len();
-        let resting = self.resting.iter().map(move |(name, it)| {
+        let resting = self.resting.list().map(move |it| {
             let place = it.place(file_len).unwrap_or(Extent { start: 0, len: 0 });
-            (name, RegionInfo { start: place.start, len: it.len, reserved: place.len })
+            (it.name, RegionInfo { start: place.start, len: it.len, reserved: place.len })
         });
-        self.names.iter().map(|(name, region)| (name, region.info())).chain(resting)
+        self.names.iter().map(|(name, region)| (&**name, region.info())).chain(resting)
     }
 
     /// Takes an extent for a region that must hold `need` bytes, and a window that reaches it.

@@ -560,6 +560,9 @@ impl Storage for FileStorage {
     fn map_live(&self, offset: u64, len: u64) -> io::Result<Window> {
         let mut options = MmapOptions::new();
         let mapping = options.offset(offset).len(len as usize).map_raw(self.file(File::Live)?)?;
+        // A page is wanted for the regions that change, not the megabytes of zeros around it that a
+        // disk's read-ahead may be set to. Without the advice it is only slower.
+        let _ = mapping.advise(Advice::Random);
         Ok(Window::new(mapping.as_mut_ptr(), len, Box::new(mapping)))
     }
 
