@@ -223,7 +223,7 @@ impl Engine {
         let mut unrecorded = Vec::new();
         let mut used = vec![Extent { start: 0, len: PAGE_SIZE }];
         let mut used_slots = Vec::new();
-        for found in recovered.regions(mirror) {
+        recovered.regions(mirror).for_each(|found| {
             let place = found.region.place(file_len);
             used.extend(place);
             used_slots.push(found.slot);
@@ -233,7 +233,7 @@ impl Engine {
                 table.enter(self, &found, place);
                 unrecorded.push(found);
             }
-        }
+        });
         used_slots.sort_unstable();
         let behind = used_slots.last().map_or(0, |slot| slot + 1);
         table.slots.next = table.slots.next.max(behind);

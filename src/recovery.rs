@@ -353,6 +353,8 @@ fn describe_damage(regions: &[u8], pages: &[u64], message: &mut String) {
 }
 
 /// The entry on a side of a slot. That of another slot is none: pages have changed places.
+// See `decode_entry`.
+#[inline(always)]
 fn decode_slot(
     regions: &[u8],
     slot: u64,
@@ -376,19 +378,20 @@ fn page_number(slot: u64, side: u8) -> u64 {
 
 /// Whether a durable table is possible as a whole. From then on its regions are known by their names.
 fn check_table(place: &str, resting: &mut Resting, data_len: u64) -> Result<()> {
-    let indexed = resting.index().map_err(|NoMemory| no_memory(place))?;
+    let same_name = resting.index().map_err(|NoMemory| no_memory(place))?;
     let page_and_name = |number| {
         let slot = resting.slot(number).expect("a slot of the table");
         (page_number(number, slot.side), resting.region(slot).expect("a region is there").name)
     };
-    if let Err([number, other]) = indexed {
+    if let Some([number, other]) = same_name {
         let ((page, name), (other, _)) = (page_and_name(number), page_and_name(other));
         let what =
             format!("regions page {page}: field name: {name:?} is also the name on page {other}");
         return Err(corrupt(place, what));
     }
     let slots = resting.slots();
-    let regions = slots.iter().filter_map(|slot| Some((slot.number, resting.region(slot)?)));
+    let regions = slots.iter().filter(|slot| !slot.is_vacant());
+    let regions = regions.map(|slot| (slot.number, slot.region("")));
     check_places(regions, slots.len(), data_len).map_err(|misplaced| match misplaced {
         Misplaced::NoMemory => no_memory(place),
         Misplaced::Beyond { slot, end } => {

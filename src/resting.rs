@@ -76,7 +76,7 @@ pub(crate) struct Resting {
     /// By their slots; none of a closed database, where `data` has their bytes.
     tails: HashMap<u64, Box<[u8]>>,
     /// The regions by their names, as places in `slots`.
-    by_name: HashTable<usize>,
+    by_name: HashTable<u32>,
     hasher: RandomState,
 }
 
@@ -100,6 +100,8 @@ impl Resting {
                 self.tails.insert(slot.number, tail.into());
             }
         }
+        // Nor is there for as many as a place in 32 bits can tell apart.
+        u32::try_from(self.slots.len()).map_err(|_| NoMemory)?;
         self.slots.try_reserve(1).map_err(|_| NoMemory)?;
         self.slots.push(slot);
         Ok(())
@@ -124,30 +126,31 @@ impl Resting {
         Some(RegionEntry { tail, ..slot.region(slot.name(&self.names)?) })
     }
 
-    /// Makes the regions known by their names. Where one is used twice, it says by which slots.
-    pub fn index(&mut self) -> Result<Result<(), [u64; 2]>, NoMemory> {
+    /// Makes the regions known by their names. Returns two slots whose regions have the same, if there
+    /// are such.
+    pub fn index(&mut self) -> Result<Option<[u64; 2]>, NoMemory> {
         let mut by_name = HashTable::new();
         by_name.try_reserve(self.slots.len(), |_| 0).map_err(|_| NoMemory)?;
-        for (place, slot) in self.slots.iter().enumerate() {
+        for (slot, place) in self.slots.iter().zip(0..) {
             let Some(name) = slot.name(&self.names) else { continue };
-            let is_same = |&other: &usize| self.slots[other].name(&self.names) == Some(name);
+            let is_same = |&other: &u32| self.slots[other as usize].name(&self.names) == Some(name);
             // There is room for all, so nothing is hashed again.
             match by_name.entry(self.hasher.hash_one(name), is_same, |_| unreachable!()) {
                 Entry::Vacant(free) => drop(free.insert(place)),
                 Entry::Occupied(other) => {
-                    return Ok(Err([slot.number, self.slots[*other.get()].number]))
+                    return Ok(Some([slot.number, self.slots[*other.get() as usize].number]))
                 }
             }
         }
         self.by_name = by_name;
-        Ok(Ok(()))
+        Ok(None)
     }
 
     /// Takes out the region of this name.
     pub fn remove(&mut self, name: &str) -> Option<RestingSlot> {
-        let is_it = |&place: &usize| self.slots[place].name(&self.names) == Some(name);
+        let is_it = |&place: &u32| self.slots[place as usize].name(&self.names) == Some(name);
         let found = self.by_name.find_entry(self.hasher.hash_one(name), is_it).ok()?;
-        let slot = self.slots[found.remove().0];
+        let slot = self.slots[found.remove().0 as usize];
         if self.by_name.is_empty() {
             *self = Resting::default();
         }
@@ -169,6 +172,6 @@ impl Resting {
 
     /// The regions, in no order.
     pub fn list(&self) -> impl Iterator<Item = RegionEntry<'_>> {
-        self.by_name.iter().filter_map(|&place| self.region(&self.slots[place]))
+        self.by_name.iter().filter_map(|&place| self.region(&self.slots[place as usize]))
     }
 }

@@ -485,6 +485,11 @@ impl Storage for FileStorage {
         // SAFETY: nobody changes the file while the map is read: the lock keeps other owners of
         // the database away, and this one writes only after recovery has let go of the map.
         let map = unsafe { MmapOptions::new().map(file)? };
+        if whole {
+            // What has to come from the disk comes in folios of 2 MiB, each mapped by one fault. Not where
+            // there are holes, of which as much would be made zeros in memory.
+            let _ = map.advise(Advice::HugePage);
+        }
         Ok(Contents { bytes: Box::new(map), written })
     }
 
