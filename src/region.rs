@@ -207,7 +207,7 @@ impl RegionInner {
             let durable_len = found.durable.filter(|_| writer.in_table).map_or(0, |it| it.len);
             writer.cut_len = durable_len;
             writer.earlier_len = durable_len;
-            writer.synced_len = durable_len;
+            writer.synced_len = durable_len.min(found.region.len);
             writer.tailed = found.tailed;
         })
     }
@@ -386,7 +386,8 @@ impl RegionInner {
             writer.allocated = 0;
         }
         if writer.cut_epoch <= self.engine.synced_epoch.load(Ordering::Acquire) {
-            writer.synced_len = writer.cut_len;
+            // Of a region that recovery has found it may be longer than the region.
+            writer.synced_len = writer.cut_len.min(self.len.load(Ordering::Relaxed));
         }
         writer.storable = 0;
         writer.first_changes = 0;
@@ -444,6 +445,7 @@ impl RegionInner {
     /// Records the region at the end of the epoch of its last change.
     fn cut(&self, writer: &mut Writer) -> Cut {
         let len = self.len.load(Ordering::Relaxed);
+        assert!(writer.synced_len <= len, "what is cut off is not synced when it comes back");
         let only_appended = !writer.entry_changed && !writer.bytes_changed && len > writer.cut_len;
         // With a tail that is still there, a power loss would undo what has been stored to its bytes.
         let stale_tail = writer.tailed && writer.bytes_changed && Step::DropStaleTails.taken();
@@ -1194,6 +1196,8 @@ impl Region {
             return Err(self.inner.out_of_bounds("write", offset, data.len() as u64, len));
         }
         let end = self.inner.end_of(offset, data.len())?;
+        self.inner.touch(&mut writer)?;
+        writer.synced_len = writer.synced_len.min(end);
         self.inner.put(&mut writer, offset, data, end)
     }
 

@@ -493,6 +493,43 @@ fn a_tail_does_not_undo_what_is_overwritten() {
     }
 }
 
+/// P2, where a region has become shorter, by this process or by one that died, and grows again while a
+/// flush syncs it: what the sync before had covered behind its end is not what is there now.
+#[test]
+fn what_grows_again_is_synced_again() {
+    for dead in [false, true] {
+        let mut disk = Simulation::empty();
+        let mut db = open(&disk).unwrap();
+        let mut region = db.create_region_if_needed("a").unwrap();
+        region.write(&[1; 1000]).unwrap();
+        db.flush().unwrap();
+        region.truncate_write(90, &[2; 10]).unwrap();
+        if dead {
+            disk = disk.snapshot().restart();
+            db = open(&disk).unwrap();
+            region = db.region("a").unwrap();
+        }
+        let appender = region.clone();
+        disk.set_meanwhile(Some(Box::new(move |call, file| {
+            if (call, file) == ("sync", File::Data) {
+                appender.write(&[3; 10]).unwrap();
+            }
+        })));
+        db.flush().unwrap();
+        // Finds that nothing is needed behind the end, so that appending is nothing else from then on.
+        db.compact().unwrap();
+        db.flush().unwrap();
+        disk.set_meanwhile(None);
+        db.flush().unwrap();
+        let expected = [&[1; 90][..], &[2; 10], &[3; 30]].concat();
+        for seed in 0..20 {
+            let db = open(&disk.snapshot().crash(seed)).unwrap();
+            let view = db.region("a").unwrap().view(0, u64::MAX).unwrap();
+            assert!(*view == expected, "dead: {dead}, seed {seed}");
+        }
+    }
+}
+
 /// P3, where the bytes viewed have been cut off and the table does not have them either.
 #[test]
 fn a_tail_is_kept_as_long_as_a_view_is_on_it() {
