@@ -531,6 +531,7 @@ impl Recovered {
         entered: impl Iterator<Item = u64>,
     ) -> Resting {
         let mut resting = self.resting;
+        resting.drop_tails();
         let mirrored = mirror.into_iter().flat_map(|mirror| mirror.slots.keys().copied());
         for slot in mirrored.chain(entered) {
             resting.remove_slot(slot);

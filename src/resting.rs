@@ -73,7 +73,7 @@ impl RestingSlot {
 pub(crate) struct Resting {
     slots: Vec<RestingSlot>,
     names: String,
-    /// By their slots; none of a closed database, where `data` has their bytes.
+    /// By their slots, as long as `data` may not have their bytes; none of a closed database.
     tails: HashMap<u64, Box<[u8]>>,
     /// The regions by their names, as places in `slots`.
     by_name: HashTable<u32>,
@@ -163,6 +163,11 @@ impl Resting {
             let name = name.to_owned();
             self.remove(&name);
         }
+    }
+
+    /// For when `data` has their bytes.
+    pub fn drop_tails(&mut self) {
+        self.tails = HashMap::default();
     }
 
     /// How many regions there are.
