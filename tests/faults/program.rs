@@ -84,7 +84,7 @@ pub struct Model {
     /// All writes since the last completed flush, also of calls that failed, which may have changed
     /// bytes that only that flush speaks of.
     written: HashMap<u64, Vec<(usize, &'static [u8])>>,
-    /// Regions that have changed since then.
+    /// Regions that have changed since a flush was tried, and are to be flushed for certain.
     changed: HashSet<u64>,
 }
 
@@ -124,6 +124,7 @@ impl Model {
 
     /// A flush has failed, or may have: what it was about may be found.
     pub fn may_be_flushed(&mut self) {
+        self.changed.clear();
         let moment = self.moment();
         self.moments.push(moment);
     }
@@ -365,7 +366,9 @@ impl Program {
             Step::Rename(from, to) => {
                 during(storage, || db.rename(from, to, true))?;
                 let contents = self.model.regions.remove(from).unwrap();
-                self.model.changed.insert(contents.id);
+                if from != to {
+                    self.model.changed.insert(contents.id);
+                }
                 self.model.regions.insert(to.clone(), contents);
             }
             Step::Remove(name) => {
@@ -379,22 +382,24 @@ impl Program {
             }
             Step::ReserveFile(len) => during(storage, || db.reserve_file(*len))?,
             Step::ReserveRegions(count) => during(storage, || db.reserve_regions(*count))?,
-            Step::Flush | Step::FlushRegion(_) | Step::Compact => {
-                // An error may come before the flush is complete or after it.
+            // An error of these may come before the flush is complete or after it.
+            Step::Flush | Step::Compact => {
                 self.model.may_be_flushed();
                 match step {
-                    Step::FlushRegion(name) => {
-                        let region = region(name)?;
-                        during(storage, || region.flush())?;
-                        // Where this region has not changed, it is no flush of the others.
-                        if !self.model.changed.contains(&self.model.regions[name].id) {
-                            return Ok(());
-                        }
-                    }
-                    Step::Compact => during(storage, || db.compact())?,
-                    _ => during(storage, || db.flush())?,
+                    Step::Flush => during(storage, || db.flush())?,
+                    _ => during(storage, || db.compact())?,
                 }
                 self.model.flushed();
+            }
+            Step::FlushRegion(name) => {
+                let region = region(name)?;
+                // Where this region has nothing to flush, it is no flush of the others.
+                let flushes = self.model.changed.contains(&self.model.regions[name].id);
+                self.model.may_be_flushed();
+                during(storage, || region.flush())?;
+                if flushes {
+                    self.model.flushed();
+                }
             }
             Step::Stats => {
                 let stats = during(storage, || db.stats())?;
