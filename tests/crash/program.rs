@@ -68,18 +68,6 @@ const KINDS: [(Kind, &str, u32); 21] = [
 ];
 
 impl Kind {
-    fn random(rng: &mut fastrand::Rng) -> Kind {
-        let weights: u32 = KINDS.iter().map(|(_, _, weight)| weight).sum();
-        let mut ticket = rng.u32(..weights);
-        for (kind, _, weight) in KINDS {
-            match ticket.checked_sub(weight) {
-                Some(rest) => ticket = rest,
-                None => return kind,
-            }
-        }
-        unreachable!("the ticket is below the sum of the weights")
-    }
-
     pub fn changes_regions(self) -> bool {
         !matches!(
             self,
@@ -91,6 +79,55 @@ impl Kind {
                 | Kind::Die
                 | Kind::DieForgotten
         )
+    }
+}
+
+/// What the operations of one program are drawn from. Each program has its own: where a few kinds on
+/// a few regions follow each other, they meet what hardly ever comes about among all of them.
+struct Mix {
+    weights: [u32; KINDS.len()],
+    /// How many of the names are used.
+    names: u8,
+}
+
+impl Mix {
+    fn random(rng: &mut fastrand::Rng) -> Mix {
+        let weights = KINDS.map(|(kind, _, weight)| match rng.u32(..6) {
+            // Without any of these there is nothing to lose.
+            0 if kind != Kind::Append => 0,
+            1 => 4 * weight,
+            _ => weight,
+        });
+        let names = if rng.bool() { NAMES } else { rng.u8(1..NAMES) };
+        Mix { weights, names }
+    }
+
+    fn kind(&self, rng: &mut fastrand::Rng) -> Kind {
+        let mut ticket = rng.u32(..self.weights.iter().sum::<u32>());
+        for ((kind, _, _), weight) in KINDS.iter().zip(self.weights) {
+            match ticket.checked_sub(weight) {
+                Some(rest) => ticket = rest,
+                None => return *kind,
+            }
+        }
+        unreachable!("the ticket is below the sum of the weights")
+    }
+
+    fn operation(&self, rng: &mut fastrand::Rng) -> Operation {
+        let len = match rng.u32(..12) {
+            0..=1 => rng.u32(..40_000),
+            2..=5 => rng.u32(..200),
+            _ => rng.u32(..1_500),
+        };
+        Operation {
+            kind: self.kind(rng),
+            region: rng.u8(..self.names),
+            other: rng.u8(..self.names),
+            at: rng.u16(..),
+            len,
+            fill: rng.u8(1..),
+            inside: false,
+        }
     }
 }
 
@@ -112,23 +149,6 @@ pub struct Operation {
 impl Operation {
     pub fn of(kind: Kind) -> Operation {
         Operation { kind, region: 0, other: 0, at: 0, len: 0, fill: 0, inside: false }
-    }
-
-    fn random(rng: &mut fastrand::Rng) -> Operation {
-        let len = match rng.u32(..12) {
-            0..=1 => rng.u32(..40_000),
-            2..=5 => rng.u32(..200),
-            _ => rng.u32(..1_500),
-        };
-        Operation {
-            kind: Kind::random(rng),
-            region: rng.u8(..NAMES),
-            other: rng.u8(..NAMES),
-            at: rng.u16(..),
-            len,
-            fill: rng.u8(1..),
-            inside: false,
-        }
     }
 
     /// The bytes that it writes. No two sectors of it are equal.
@@ -213,10 +233,11 @@ impl Program {
     pub fn random(seed: u64) -> Program {
         let mut rng = fastrand::Rng::with_seed(seed);
         let (guarded, eager, mirrored) = (rng.u32(..4) == 0, rng.bool(), rng.u32(..4) > 0);
+        let mix = Mix::random(&mut rng);
         let mut operations: Vec<Operation> = Vec::new();
         let mut can_be_inside = false;
         for _ in 0..rng.usize(10..50) {
-            let mut operation = Operation::random(&mut rng);
+            let mut operation = mix.operation(&mut rng);
             operation.inside = can_be_inside && operation.kind.changes_regions() && rng.bool();
             let begins = matches!(operation.kind, Kind::Flush | Kind::Compact);
             can_be_inside = begins || operation.inside;
