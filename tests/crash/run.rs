@@ -436,9 +436,9 @@ impl Runner {
                 let running = self.running.lock();
                 let model = &running.as_ref().expect("a database is open").model;
                 let earlier = &model.durable[..model.durable.len() - 1];
-                // It may not have had anything to flush, but then it is as it was.
+                // It may not have had anything to flush, but then it is as one of them has it.
                 let changed =
-                    earlier.iter().any(|it| it.regions.get(&id) != state.regions.get(&id));
+                    earlier.iter().all(|it| it.regions.get(&id) != state.regions.get(&id));
                 drop(running);
                 if region.is_ok() && changed {
                     self.flush_ended(state);
