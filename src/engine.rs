@@ -26,8 +26,9 @@ use crate::growth;
 use crate::live::{self, Change, Live, Mirror, Record};
 use crate::options::Options;
 use crate::pieces::Pieces;
-use crate::recovery::{recover, Recovered, Region};
+use crate::recovery::{self, recover, Recovered, Region};
 use crate::region::{RegionInner, Writer};
+use crate::resting::NoMemory;
 use crate::space::{Extent, Space};
 use crate::steps::Step;
 use crate::storage::file::{check_address_space, map_generously};
@@ -191,18 +192,21 @@ impl Engine {
             generation: AtomicU64::new(header.generation),
             holders: AtomicUsize::new(1),
         });
-        let unrecorded = engine.enter_recovered(&recovered, mirror);
-        if !options.read_only {
-            let entered = engine.enter_unrecorded(&unrecorded);
-            let complete = entered.and_then(|()| match options.min_file_len {
-                0 => Ok(()),
-                len => engine.reserve_file(len),
-            });
-            if let Err(error) = complete {
-                // Regions and engine refer to each other; closing parts them.
-                let _ = engine.close();
-                return Err(error);
-            }
+        let entered = engine
+            .enter_recovered(&recovered, mirror)
+            .map_err(|NoMemory| recovery::no_memory(&place(&*engine.storage)));
+        let complete = entered.and_then(|unrecorded| match options.read_only {
+            true => Ok(()),
+            false => engine.enter_unrecorded(&unrecorded),
+        });
+        let complete = complete.and_then(|()| match options.min_file_len {
+            len if len > 0 && !options.read_only => engine.reserve_file(len),
+            _ => Ok(()),
+        });
+        if let Err(error) = complete {
+            // Without a flush: it would make a part durable of what belongs together.
+            engine.part();
+            return Err(error);
         }
         let mut table = engine.table.lock();
         let entered = table.names.values().map(|region| region.slot);
@@ -216,24 +220,28 @@ impl Engine {
         self: &Arc<Self>,
         recovered: &'a Recovered,
         mirror: Option<&'a Mirror>,
-    ) -> Vec<Region<'a>> {
+    ) -> std::result::Result<Vec<Region<'a>>, NoMemory> {
         let mut table = self.table.lock();
         let table = &mut *table;
         let file_len = table.space.file_len();
         let mut unrecorded = Vec::new();
         let mut used = vec![Extent { start: 0, len: PAGE_SIZE }];
         let mut used_slots = Vec::new();
-        recovered.regions(mirror).for_each(|found| {
+        recovered.regions(mirror).try_for_each(|found| {
+            for_one_more(&mut used)?;
+            for_one_more(&mut used_slots)?;
             let place = found.region.place(file_len);
             used.extend(place);
             used_slots.push(found.slot);
             // What is reserved beyond the file may be given to another region.
             let clipped = place.map_or(0, |place| place.len) < found.region.reserved;
             if found.mirrored || clipped || is_abandoned(&found) {
+                for_one_more(&mut unrecorded)?;
                 table.enter(self, &found, place);
                 unrecorded.push(found);
             }
-        });
+            Ok(())
+        })?;
         used_slots.sort_unstable();
         let behind = used_slots.last().map_or(0, |slot| slot + 1);
         table.slots.next = table.slots.next.max(behind);
@@ -253,7 +261,7 @@ impl Engine {
                 table.space.give_back(Extent { start, len: end - start }, 0);
             }
         }
-        unrecorded
+        Ok(unrecorded)
     }
 
     /// Marks as changed what the next flush has to record of what recovery found.
@@ -687,6 +695,12 @@ impl Engine {
         if let (Some(live), Ok(())) = (&self.live, &result) {
             live.remove();
         }
+        self.part();
+        result
+    }
+
+    /// Regions and engine refer to each other until this parts them.
+    fn part(&self) {
         let mut table = self.table.lock();
         table.dirty.clear();
         let names = std::mem::take(&mut table.names);
@@ -694,7 +708,6 @@ impl Engine {
         drop(table);
         drop((names, resting));
         self.let_go();
-        result
     }
 
     /// For a database at rest: gives back what is free of the last piece, too. Nothing is stored any
@@ -773,6 +786,11 @@ fn find(storage: &dyn Storage) -> Result<Option<Recovered>> {
     recover(&place(storage), &identity, data_len, (*table.bytes).as_ref(), &table.written)
 }
 
+/// Makes room in a list that grows with the table of the files.
+fn for_one_more<T>(list: &mut Vec<T>) -> std::result::Result<(), NoMemory> {
+    list.try_reserve(1).map_err(|_| NoMemory)
+}
+
 /// See [`RestingSlot::abandoned`](crate::resting::RestingSlot::abandoned).
 fn is_abandoned(found: &Region) -> bool {
     found.abandoned && Step::RewriteAbandoned.taken()
@@ -783,8 +801,9 @@ fn find_mirror(storage: &dyn Storage, recovered: &Recovered) -> Result<Option<Mi
     let Some(mirror) = live::read(storage, recovered)? else { return Ok(None) };
     let data = storage.path(File::Data);
     let data_len = storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
-    let fits = recovered.fits(&mirror, data_len) || !Step::CheckMirroredPlaces.taken();
-    Ok(fits.then_some(mirror))
+    let fits = recovered.fits(&mirror, data_len);
+    let fits = fits.map_err(|NoMemory| recovery::no_memory(&place(storage)))?;
+    Ok((fits || !Step::CheckMirroredPlaces.taken()).then_some(mirror))
 }
 
 /// The slots below `next` that hold no region, the lowest run last. There are such: a region that

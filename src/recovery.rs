@@ -570,28 +570,35 @@ impl Recovered {
 
     /// Whether the mirror's regions are possible, and leave what the durable table needs alone. It is
     /// as strict as the checks of `regions`: what a mirror is wrong about, it may be wrong about
-    /// everywhere.
-    pub fn fits(&self, mirror: &Mirror, data_len: u64) -> bool {
+    /// everywhere. Not to have the memory to find out is no answer: what the mirror alone knows would be
+    /// lost.
+    pub fn fits(&self, mirror: &Mirror, data_len: u64) -> std::result::Result<bool, NoMemory> {
         let most = self.resting.slots().len() + mirror.slots.len();
         let regions = || self.regions(Some(mirror));
-        let mut names = HashSet::with_capacity(most);
+        let mut names = HashSet::new();
+        names.try_reserve(most).map_err(|_| NoMemory)?;
         // The next flush needs room in `regions`; and only a power loss costs a place its end.
         let is_whole = mirror.slots.iter().all(|(&slot, found)| {
             slot < self.capacity
                 && found.region().is_none_or(|it| it.start + it.reserved <= data_len)
         });
-        is_whole
-            && regions().all(|it| names.insert(it.region.name))
-            && check_places(regions().map(|it| (it.slot, it.region)), most, data_len).is_ok()
-            && regions()
-                .filter(Region::is_in_place)
-                .all(|it| it.durable.is_none_or(|durable| durable.len <= it.region.reserved))
-            && {
-                let places = self.places(mirror, data_len);
-                self.left_places(mirror).map(|it| it.needed()).all(|needed| {
-                    needed.len == 0 || outside(needed, &places).next() == Some(needed)
-                })
-            }
+        if !is_whole || !regions().all(|it| names.insert(it.region.name)) {
+            return Ok(false);
+        }
+        match check_places(regions().map(|it| (it.slot, it.region)), most, data_len) {
+            Ok(()) => {}
+            Err(Misplaced::NoMemory) => return Err(NoMemory),
+            Err(Misplaced::Beyond { .. } | Misplaced::Overlap { .. }) => return Ok(false),
+        }
+        let durable_fits = |it: Region| match it.durable.filter(|_| it.is_in_place()) {
+            Some(durable) => durable.len <= it.region.reserved,
+            None => true,
+        };
+        let places = self.places(mirror, data_len);
+        let is_left =
+            |needed: Extent| needed.len == 0 || outside(needed, &places).next() == Some(needed);
+        Ok(regions().all(durable_fits)
+            && self.left_places(mirror).all(|durable| is_left(durable.needed())))
     }
 
     /// The places of all regions, in order.

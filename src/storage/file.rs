@@ -257,13 +257,25 @@ fn written(file: &fs::File) -> io::Result<Vec<Range<usize>>> {
     }
 }
 
-/// The number of the disk that `device` is, or is a part of, in the order in which the system got them.
-fn disk_sequence(device: u64) -> u64 {
+/// The number of the disk that `device` is, or is a part of, in the order in which the system got them;
+/// 0 where there is none, or a sandbox hides it. What may be otherwise the next time, as where there is
+/// no descriptor left, is an error: the mirror would be taken for another disk's.
+fn disk_sequence(device: u64) -> io::Result<u64> {
     let directory = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
-    let read = |path: String| fs::read_to_string(path).ok()?.trim().parse().ok();
-    read(format!("{directory}/diskseq"))
-        .or_else(|| read(format!("{directory}/../diskseq")))
-        .unwrap_or(0)
+    for path in [format!("{directory}/diskseq"), format!("{directory}/../diskseq")] {
+        match fs::read_to_string(path) {
+            Ok(text) => {
+                if let Ok(number) = text.trim().parse() {
+                    return Ok(number);
+                }
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {}
+                _ => return Err(error),
+            },
+        }
+    }
+    Ok(0)
 }
 
 /// Beyond `RLIMIT_FSIZE` the kernel sends SIGXFSZ, which ends the host program. This answers
@@ -583,7 +595,7 @@ impl Storage for FileStorage {
         let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         Ok(FileId {
             device: metadata.dev(),
-            disk: disk_sequence(metadata.dev()),
+            disk: disk_sequence(metadata.dev())?,
             inode: metadata.ino(),
             born: born.map_or(0, |time| time.as_nanos() as u64),
         })

@@ -104,12 +104,14 @@ enum situation {
     APPENDING_GUARDED,
     /* No database is open, and there is one. */
     CLOSED,
+    /* The same, and the process that had it has died and left half of "b" unflushed. */
+    DIED,
     /* No database is there. */
     NOTHING
 };
 
 static const char *const situations[] = {"room",      "guarded",           "flushed", "viewed", "retired",
-                                         "appending", "appending-guarded", "closed",  "new"};
+                                         "appending", "appending-guarded", "closed",  "died", "new"};
 
 typedef struct state {
     temp_dir dir;
@@ -120,24 +122,56 @@ typedef struct state {
     void *room;
 } state;
 
+static int wait_for(pid_t child)
+{
+    int status;
+    CHECK(child >= 0);
+    CHECK(waitpid(child, &status, 0) == child);
+    return status;
+}
+
+static void create_more_regions(rawdb *db)
+{
+    char name[16];
+    int i;
+    for (i = 0; i < more_regions; i++) {
+        sprintf(name, "r%d", i);
+        rawdb_region_close(create_region(db, name));
+    }
+}
+
+/* In a child, which dies. */
+static void run_until_death(const char *path)
+{
+    rawdb *db = open_db(path, 0);
+    rawdb_region *a = create_region(db, "a"), *b = create_region(db, "b");
+    CHECK_OK(rawdb_region_append(a, bytes, LEN, NULL));
+    CHECK_OK(rawdb_region_append(b, bytes + LEN, LEN / 2, NULL));
+    CHECK_OK(rawdb_flush(db));
+    CHECK_OK(rawdb_region_append(b, bytes + LEN + LEN / 2, LEN / 2, NULL));
+    create_more_regions(db);
+    _exit(0);
+}
+
 static void set_up(state *s, enum situation situation)
 {
     int guarded = situation == GUARDED || situation == APPENDING_GUARDED;
-    char name[16];
-    int i;
     if (situation == NOTHING)
         return;
+    if (situation == DIED) {
+        pid_t child = fork();
+        if (child == 0)
+            run_until_death(s->dir.db);
+        CHECK_EQ((uint64_t)wait_for(child), 0);
+        return;
+    }
     s->db = open_db(s->dir.db, guarded ? RAWDB_OPEN_GUARDED : 0);
     s->a = create_region(s->db, "a");
     s->b = create_region(s->db, "b");
     CHECK_OK(rawdb_region_append(s->a, bytes, LEN, NULL));
     CHECK_OK(rawdb_region_append(s->b, bytes + LEN, LEN, NULL));
-    if (situation == CLOSED) {
-        for (i = 0; i < more_regions; i++) {
-            sprintf(name, "r%d", i);
-            rawdb_region_close(create_region(s->db, name));
-        }
-    }
+    if (situation == CLOSED)
+        create_more_regions(s->db);
     CHECK_OK(rawdb_list(s->db, &s->iter));
     CHECK_OK(rawdb_flush(s->db));
     if (situation == CLOSED) {
@@ -286,6 +320,7 @@ static const struct {
     CASE(rawdb_last_os_error, NOTHING),
     CASE(rawdb_open, NOTHING),
     CASE(rawdb_open, CLOSED),
+    CASE(rawdb_open, DIED),
     CASE(rawdb_close, ROOM),
     CASE(rawdb_close, FLUSHED),
     CASE(rawdb_flush, ROOM),
@@ -357,14 +392,20 @@ static void run_child(size_t number, const temp_dir *dir)
         CHECK_EQ((uint64_t)status, RAWDB_OK);
         _exit(NOT_HIT);
     }
-    if (status == RAWDB_OK)
+    if (status == RAWDB_OK) {
+        if (cases[number].situation == DIED)
+            check_content_of(s.db);
         _exit(WORKS);
+    }
     CHECK_STATUS(status, RAWDB_E_NO_MEMORY);
     CHECK(rawdb_last_error()[0] != '\0');
     if (s.db != NULL) {
         check_content_of(s.db);
         CHECK_OK(cases[number].call(&s));
         CHECK_OK(rawdb_flush(s.db));
+    } else if (cases[number].situation == DIED) {
+        CHECK_OK(cases[number].call(&s));
+        check_content_of(s.db);
     }
     _exit(NO_MEMORY);
 }
@@ -383,20 +424,13 @@ static void run_look(enum situation situation, const temp_dir *dir)
     }
     /* Where it has been begun: the call that has ended the process is in there, or not. */
     snprintf(live, sizeof live, "%s/live", dir->db);
-    (void)unlink(live);
+    if (situation != DIED)
+        (void)unlink(live);
     CHECK_OK(rawdb_open(dir->db, NULL, &db));
     CHECK_OK(rawdb_get_stats(db, &stats));
     CHECK_EQ(stats.live_bytes, situation == NOTHING ? 0 : 2 * LEN);
     CHECK_OK(rawdb_close(db));
     _exit(0);
-}
-
-static int wait_for(pid_t child)
-{
-    int status;
-    CHECK(child >= 0);
-    CHECK(waitpid(child, &status, 0) == child);
-    return status;
 }
 
 /* One run, with the heap as set. */
