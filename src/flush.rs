@@ -29,6 +29,9 @@ pub(crate) struct Committer {
     /// the next header would bring to life, or whose region was removed by a process that died before
     /// its flush.
     vacated: BTreeSet<u64>,
+    /// Slots of regions beside whose entries an interrupted flush has left newer ones. The next table has
+    /// new entries for all of them, or it would be found with these.
+    abandoned: Vec<u64>,
     next_generation: u64,
     /// Entries have tails that no sync of `data` has covered.
     unsynced_tails: bool,
@@ -42,12 +45,15 @@ impl Committer {
         let resting = recovered.resting.slots();
         let haunted = resting.iter().filter(|slot| slot.abandoned && slot.is_vacant());
         let haunted = haunted.filter(|_| Step::VacateAbandoned.taken()).map(|slot| slot.number);
+        let abandoned = resting.iter().filter(|slot| slot.abandoned && !slot.is_vacant());
+        let abandoned = abandoned.filter(|_| Step::RewriteAbandoned.taken());
         let removed = mirror.into_iter().flat_map(|mirror| recovered.removed(mirror));
         Committer {
             header: recovered.header,
             header_page: recovered.header_page,
             slots,
             vacated: haunted.chain(removed).collect(),
+            abandoned: abandoned.map(|slot| slot.number).collect(),
             next_generation: recovered.newest_generation + 1,
             unsynced_tails: false,
             succeeded: 0,
@@ -141,6 +147,10 @@ impl Committer {
         }
         let taken: HashSet<u64> = changes.iter().map(|&(slot, _)| slot).collect();
         self.vacated.retain(|slot| !taken.contains(slot));
+        assert!(
+            self.abandoned.iter().all(|slot| taken.contains(slot) || self.vacated.contains(slot)),
+            "an abandoned entry would become part of the table"
+        );
         changes.extend(self.vacated.iter().map(|&slot| (slot, &Change::Vacate)));
 
         let storage = &*engine.storage;
@@ -207,6 +217,7 @@ impl Committer {
         self.header = header;
         self.header_page = header_page;
         self.vacated.clear();
+        self.abandoned.clear();
         engine.generation.store(generation, Ordering::Relaxed);
         if let Some(live) = engine.live() {
             // Without, it is only trusted in more cases.

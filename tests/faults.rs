@@ -143,7 +143,16 @@ impl Case {
             let count = rng.usize(..30);
             run_steps(&db, &random_steps(rng, count), &mut program);
             program.release_views();
-            let snapshot = disk.snapshot();
+            let snapshot = match end {
+                4 => {
+                    // In the middle of a flush, which may leave a part of its table.
+                    program.model.may_be_flushed();
+                    disk.record();
+                    db.flush().unwrap();
+                    rng.choice(disk.recorded()).expect("a flush changes something, or nothing")
+                }
+                _ => disk.snapshot(),
+            };
             db.close().unwrap();
             let disk = match end {
                 1 => {

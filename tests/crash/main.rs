@@ -533,6 +533,48 @@ fn what_grows_again_is_synced_again() {
     }
 }
 
+/// P2, P11: an open that fails, at whatever call, has flushed nothing. What a flush that was cut short has
+/// left beside two entries is as it was, and not half of it cleared away for a table with the other half.
+#[test]
+fn an_open_that_fails_flushes_nothing() {
+    omit_a_step();
+    // Then every record of a region in the mirror is a call.
+    let options = Options { guarded: true, ..Options::default() };
+    let open = |disk: &Arc<Simulation>| Database::open_storage(disk.clone(), &options);
+    let disk = Simulation::empty();
+    let db = open(&disk).unwrap();
+    let regions = ["a", "b"].map(|name| db.create_region_if_needed(name).unwrap());
+    regions.iter().for_each(|region| assert_eq!(region.write(&[1; 100]).unwrap(), 0));
+    db.flush().unwrap();
+    regions.iter().for_each(|region| assert_eq!(region.write(&[2; 1000]).unwrap(), 100));
+    disk.record();
+    db.flush().unwrap();
+    let in_flush = disk.recorded();
+    let check = |disk: Arc<Simulation>, what: &str| {
+        let db = open(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let lens = ["a", "b"].map(|name| db.region(name).unwrap().len());
+        assert!(lens == [100; 2] || lens == [1100; 2], "{what}: {lens:?}");
+    };
+    for (number, snapshot) in in_flush.iter().enumerate() {
+        // What is written is on the disk, and nobody knows of it.
+        for call in 0.. {
+            let disk = snapshot.restart_without_mirror();
+            disk.inject(Some(Fault { call, errno: libc::EIO, partial: false, lasting: false }));
+            let opened = open(&disk);
+            if opened.is_ok() && disk.failed_call().is_none() {
+                break;
+            }
+            let what = format!("moment {number}, {:?} failed", disk.failed_call());
+            disk.inject(None);
+            drop(opened);
+            let snapshot = disk.snapshot();
+            check(snapshot.restart(), &what);
+            check(snapshot.restart_without_mirror(), &what);
+            (0..4).for_each(|seed| check(snapshot.crash(seed), &what));
+        }
+    }
+}
+
 /// P3, where the bytes viewed have been cut off and the table does not have them either.
 #[test]
 fn a_tail_is_kept_as_long_as_a_view_is_on_it() {
