@@ -224,19 +224,19 @@ impl Engine {
         let mut table = self.table.lock();
         let table = &mut *table;
         let file_len = table.space.file_len();
-        let mut unrecorded = Vec::new();
-        let mut used = vec![Extent { start: 0, len: PAGE_SIZE }];
-        let mut used_slots = Vec::new();
+        let most = recovered.resting.slots().len() + mirror.map_or(0, |it| it.slots.len());
+        let (mut unrecorded, mut used, mut used_slots) = (Vec::new(), Vec::new(), Vec::new());
+        used.try_reserve(most).map_err(|_| NoMemory)?;
+        used_slots.try_reserve(most).map_err(|_| NoMemory)?;
+        used.push(Extent { start: 0, len: PAGE_SIZE });
         recovered.regions(mirror).try_for_each(|found| {
-            for_one_more(&mut used)?;
-            for_one_more(&mut used_slots)?;
             let place = found.region.place(file_len);
             used.extend(place);
             used_slots.push(found.slot);
             // What is reserved beyond the file may be given to another region.
             let clipped = place.map_or(0, |place| place.len) < found.region.reserved;
             if found.mirrored || clipped || is_abandoned(&found) {
-                for_one_more(&mut unrecorded)?;
+                unrecorded.try_reserve(1).map_err(|_| NoMemory)?;
                 table.enter(self, &found, place);
                 unrecorded.push(found);
             }
@@ -784,11 +784,6 @@ fn find(storage: &dyn Storage) -> Result<Option<Recovered>> {
     let data_len = storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
     let table = storage.read(File::Regions).map_err(|error| Error::io("read", regions, &error))?;
     recover(&place(storage), &identity, data_len, (*table.bytes).as_ref(), &table.written)
-}
-
-/// Makes room in a list that grows with the table of the files.
-fn for_one_more<T>(list: &mut Vec<T>) -> std::result::Result<(), NoMemory> {
-    list.try_reserve(1).map_err(|_| NoMemory)
 }
 
 /// See [`RestingSlot::abandoned`](crate::resting::RestingSlot::abandoned).

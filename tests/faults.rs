@@ -149,7 +149,7 @@ impl Case {
                     program.model.may_be_flushed();
                     disk.record();
                     db.flush().unwrap();
-                    rng.choice(disk.recorded()).expect("a flush changes something, or nothing")
+                    rng.choice(disk.recorded()).expect("there is one of now at least")
                 }
                 _ => disk.snapshot(),
             };
