@@ -295,6 +295,10 @@ fn decode(
     }
     let mut used: Vec<u64> = mirror.slots.values().map(|slot| slot.at.cell()).collect();
     used.sort_unstable();
+    // A change of one slot would write over the copy of the other.
+    if used.windows(2).any(|pair| pair[0] == pair[1]) {
+        return None;
+    }
     cells.retain(|cell| used.binary_search(&cell.cell()).is_err());
     mirror.free = cells;
     // What was changed last is still as that change left it.

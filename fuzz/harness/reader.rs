@@ -1,7 +1,7 @@
 //! A second reader of the format, from the text of `docs/format.md` and not from `src/`: what it
 //! says of the files, the library must say. Plain, and quadratic where that is shorter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_128;
@@ -265,7 +265,8 @@ pub fn halves(live: &[u8]) -> Option<Vec<Range<usize>>> {
 /// The newest copies that count, by slot, with their stamps.
 fn copies_in_use(live: &[u8], committed: u64) -> Option<BTreeMap<u64, (u64, Option<Row>)>> {
     let (mut newest, mut unstamped) = (BTreeMap::new(), Vec::new());
-    for half in halves(live)? {
+    let mut cells = BTreeMap::new();
+    for (at, half) in halves(live)?.into_iter().enumerate() {
         let half = &live[half];
         let (stamp, len) = (number(half, 8..16), number(half, 16..24));
         let Entry { slot, generation, region } = match entry_of(Some(&half[24..])) {
@@ -291,8 +292,14 @@ fn copies_in_use(live: &[u8], committed: u64) -> Option<BTreeMap<u64, (u64, Opti
         match newest.get(&slot) {
             Some((other, _)) if *other == stamp => return None,
             Some((other, _)) if *other > stamp => {}
-            _ => drop(newest.insert(slot, (stamp, row))),
+            _ => {
+                newest.insert(slot, (stamp, row));
+                cells.insert(slot, at / 2);
+            }
         }
+    }
+    if BTreeSet::from_iter(cells.values()).len() < cells.len() {
+        return None;
     }
     let is_older = |(slot, it): &(u64, u64)| newest.get(slot).is_some_and(|(stamp, _)| it <= stamp);
     unstamped.iter().filter(|it| it.1 > 0).all(is_older).then_some(newest)
