@@ -195,7 +195,6 @@ impl Model {
         let view = db.region(name).and_then(|region| region.view(0, u64::MAX)).unwrap();
         let contents = self.regions.get_mut(name).unwrap();
         Arc::make_mut(&mut contents.bytes)[..view.len()].copy_from_slice(&view);
-        self.changed.insert(contents.id);
         Ok(())
     }
 
