@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rawdb::{Database, Error, ErrorKind, Options, MAX_NAME_LEN};
 use tempfile::TempDir;
 
+mod seed;
+
 const PAGE: usize = rawdb::PAGE_SIZE as usize;
 const SECTOR: usize = 512;
 
@@ -1361,9 +1363,7 @@ fn limit_data(bytes: u64) {
 /// `RAWDB_SEED` repeats a run.
 #[test]
 fn random_damage() {
-    let seed =
-        std::env::var("RAWDB_SEED").map_or_else(|_| fastrand::u64(..), |it| it.parse().unwrap());
-    println!("RAWDB_SEED={seed}");
+    let seed = seed::seed();
     let opened = AtomicU64::new(0);
     let cases = 20_000;
     in_parallel(cases, |dir, number| {

@@ -7,7 +7,7 @@
 //! else the database goes on. What a completed flush promised is there after a power loss and after
 //! the death of the process, and what was found then is not lost in the next power loss.
 //!
-//! `RAWDB_SEED` repeats a run.
+//! `RAWDB_SEED` repeats a run, `RAWDB_PROGRAMS` sets its length.
 
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -20,9 +20,11 @@ use rawdb::{Database, Error, ErrorKind, Options};
 
 #[path = "faults/program.rs"]
 mod program;
+mod seed;
 
 use program::{Model, Program, Step};
 
+/// Unless the environment says otherwise.
 const PROGRAMS: u64 = 32;
 const STEPS: usize = 24;
 
@@ -50,13 +52,6 @@ const KINDS_PER_CALL: usize = 2;
 
 /// A sort of call that is rare fails with every kind so often nevertheless.
 const TIMES_OF_A_KIND: u64 = 8;
-
-fn seed() -> u64 {
-    let seed =
-        std::env::var("RAWDB_SEED").map_or_else(|_| fastrand::u64(..), |it| it.parse().unwrap());
-    println!("RAWDB_SEED={seed}");
-    seed
-}
 
 fn random_step(rng: &mut fastrand::Rng) -> Step {
     fn name(rng: &mut fastrand::Rng) -> String {
@@ -137,14 +132,14 @@ impl Case {
         let disk = Simulation::empty();
         let mut program = Program::new(Model::new());
         // By turns, because some calls are made after one of these ends only.
-        let end = seed % 5;
+        let end = seed % 6;
         if end > 0 {
             let db = open(&disk, &options).unwrap();
             let count = rng.usize(..30);
             run_steps(&db, &random_steps(rng, count), &mut program);
             program.release_views();
             let snapshot = match end {
-                4 => {
+                4 | 5 => {
                     // In the middle of a flush, which may leave a part of its table.
                     program.model.may_be_flushed();
                     disk.record();
@@ -159,11 +154,12 @@ impl Case {
                     program.model.flushed();
                     disk.snapshot()
                 }
-                2 => snapshot,
+                2 | 5 => snapshot,
                 3 => snapshot.restart_without_mirror().snapshot(),
                 _ => snapshot.crash(rng.u64(..)).snapshot(),
             };
-            return Case { disk, model: program.model, mirrored: end == 2, options, steps };
+            let mirrored = matches!(end, 2 | 5);
+            return Case { disk, model: program.model, mirrored, options, steps };
         }
         Case { disk: disk.snapshot(), model: program.model, mirrored: false, options, steps }
     }
@@ -407,9 +403,10 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn sweep(guarded: bool) {
     let _alone = ALONE.lock();
-    let seed = seed();
+    let seed = seed::seed();
+    let programs = std::env::var("RAWDB_PROGRAMS").map_or(PROGRAMS, |it| it.parse().unwrap());
     let mut faults = BTreeMap::<(&str, Kind), u64>::new();
-    for number in 0..PROGRAMS {
+    for number in 0..programs {
         let seed = seed.wrapping_add(number);
         let case = Case::random(seed, guarded);
         let run = |kind: Kind, call| {

@@ -15,6 +15,8 @@ use std::time::Duration;
 use rawdb::{Database, Error, ErrorKind, Options, Region, Stats, View};
 use tempfile::TempDir;
 
+mod seed;
+
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
@@ -890,9 +892,7 @@ fn random_programs_on_a_shared_disk() {
 
 /// Runs so many operations, on a disk that another process fills if it is `shared`.
 fn random_program(disk: &Disk, mut both: Both, operations: u32, shared: bool) -> Both {
-    let seed = std::env::var("RAWDB_SEED")
-        .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
-    println!("RAWDB_SEED={seed}");
+    let seed = seed::seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     let copies_on_write = disk.copies_on_write();
     let mut views: Vec<Held> = Vec::new();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 #[path = "../fuzz/harness/mod.rs"]
 mod harness;
+mod seed;
 
 /// How many random inputs there are, unless `RAWDB_INPUTS` says otherwise.
 const INPUTS: u64 = 300_000;
@@ -41,9 +42,7 @@ fn corpus() {
 
 #[test]
 fn random_changes() {
-    let seed =
-        std::env::var("RAWDB_SEED").map_or_else(|_| fastrand::u64(..), |it| it.parse().unwrap());
-    println!("RAWDB_SEED={seed}");
+    let seed = seed::seed();
     let inputs = std::env::var("RAWDB_INPUTS").map_or(INPUTS, |it| it.parse().unwrap());
     let next = AtomicU64::new(0);
     let work = || {

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use rawdb::{Database, ErrorKind, Options, Region, View};
 
+mod seed;
+
 const OPERATIONS: u64 = 200_000;
 /// Few names, so that creation, removal and renaming meet each other.
 const NAMES: usize = 12;
@@ -34,13 +36,6 @@ struct Run<'a> {
     generation: u64,
 }
 
-fn main_seed() -> u64 {
-    let seed =
-        std::env::var("RAWDB_SEED").map_or_else(|_| fastrand::u64(..), |it| it.parse().unwrap());
-    println!("RAWDB_SEED={seed}");
-    seed
-}
-
 fn operations() -> u64 {
     std::env::var("RAWDB_OPERATIONS").map_or(OPERATIONS, |it| it.parse().unwrap())
 }
@@ -63,7 +58,7 @@ fn run(guarded: bool) {
         reclaim_threshold: 64 << 10,
         ..Options::default()
     };
-    let seed = main_seed();
+    let seed = seed::seed();
     let mut run = Run {
         rng: fastrand::Rng::with_seed(seed),
         path: dir.path(),

@@ -28,6 +28,7 @@ use rawdb::{Database, Options};
 
 mod random_program;
 mod reboot;
+mod seed;
 
 use random_program::{Operation, Program, Stores};
 use reboot::System;
@@ -667,7 +668,7 @@ impl Kind {
     }
 
     fn test(&self) {
-        let seed = std::env::var(SEED).map_or_else(|_| fastrand::u64(..), |it| it.parse().unwrap());
+        let seed = seed::seed();
         if let Ok(role) = std::env::var(ROLE) {
             let directory = PathBuf::from(std::env::var(DIRECTORY).unwrap());
             return match &role[..] {
@@ -683,7 +684,6 @@ impl Kind {
                 }
             };
         }
-        println!("{SEED}={seed}");
         let directory = tempfile::tempdir().unwrap();
         // In a mount namespace of its own nothing stays mounted, however this ends, and the loop
         // devices go with the mounts. It is the process `unshare` that unmounts last, because the

@@ -18,6 +18,7 @@ use rawdb::{Database, Options};
 
 mod random_program;
 mod reboot;
+mod seed;
 
 use random_program::{Operation, Program};
 
@@ -175,8 +176,7 @@ fn kill(test: &str, directory: &Path, guarded: bool) {
         let done = [a.parse().unwrap(), b.parse().unwrap()];
         return work(Path::new(&path), number(SEED).parse().unwrap(), guarded, done);
     }
-    let seed = std::env::var(SEED).map_or_else(|_| fastrand::u64(..), |it| it.parse().unwrap());
-    println!("{SEED}={seed}");
+    let seed = seed::seed();
     let kills = std::env::var("RAWDB_KILLS").map_or(KILLS, |it| it.parse().unwrap());
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut seen = BTreeMap::new();

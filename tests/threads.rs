@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use rawdb::{Database, ErrorKind, Options, Region, Result, View};
 
+mod seed;
+
 const RECORD: usize = 64;
 const LOGS: u64 = 3;
 /// A log that has grown so far is replaced by a new one.
@@ -120,9 +122,7 @@ fn come_and_go(db: &Database, thread: u64, rng: &mut fastrand::Rng) {
 }
 
 fn run(guarded: bool) {
-    let seed: u64 =
-        std::env::var("RAWDB_SEED").map_or_else(|_| fastrand::u64(..), |it| it.parse().unwrap());
-    println!("RAWDB_SEED={seed}");
+    let seed = seed::seed();
     let dir = tempfile::tempdir().unwrap();
     let options = Options { guarded, reclaim_threshold: 64 << 10, ..Options::default() };
     let db = Database::open_with(dir.path(), &options).unwrap();

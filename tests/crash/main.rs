@@ -8,6 +8,8 @@ mod bits;
 mod mirror;
 mod program;
 mod run;
+#[path = "../seed/mod.rs"]
+mod seed;
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -43,12 +45,6 @@ const HANGS: Duration = Duration::from_secs(60);
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
     Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
-}
-
-fn seed() -> u64 {
-    let seed = variable("RAWDB_SEED").unwrap_or_else(|| fastrand::u64(..));
-    println!("RAWDB_SEED={seed}");
-    seed
 }
 
 /// A part of the work in a process of its own: this test binary, told to run one ignored test.
@@ -206,7 +202,7 @@ fn a_death_at_any_store_loses_nothing() {
 
 /// Has workers look at so many states.
 fn run_programs(worker: &str, test: Test, states: u64) -> u64 {
-    let seed = seed();
+    let seed = seed::seed();
     let count = std::thread::available_parallelism().map_or(1, |count| count.get()) as u64;
     let directories: Vec<_> = (0..count).map(|_| tempfile::tempdir().unwrap()).collect();
     let mut workers: Vec<Worker> = (0u64..)
@@ -236,7 +232,7 @@ fn run_programs(worker: &str, test: Test, states: u64) -> u64 {
 /// less time than they are given otherwise.
 #[test]
 fn no_protective_step_can_be_left_out() {
-    let seed = seed();
+    let seed = seed::seed();
     let next = AtomicUsize::new(0);
     let survivors = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
@@ -608,7 +604,7 @@ fn a_piece_in_use_is_spared() {
 #[test]
 fn a_flush_is_one_moment_of_all_regions() {
     omit_a_step();
-    let seed = seed();
+    let seed = seed::seed();
     for number in 0..20 {
         let disk = Simulation::empty();
         let db = Arc::new(open(&disk).unwrap());

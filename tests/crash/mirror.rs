@@ -7,6 +7,7 @@ use rawdb::storage::simulation::{Fault, Simulation, Snapshot, SECTOR};
 use rawdb::storage::File;
 use rawdb::{Database, Options};
 
+use crate::seed::seed;
 use crate::{omit_a_step, open};
 
 const PAGE: usize = 4096;
@@ -181,8 +182,7 @@ fn name_of(rng: &mut fastrand::Rng) -> String {
 /// for them all the time.
 #[test]
 fn cells_are_used_again() {
-    let mut rng = fastrand::Rng::new();
-    println!("seed {}", rng.get_seed());
+    let mut rng = fastrand::Rng::with_seed(seed());
     let mut disk = Simulation::empty();
     let mut db = open(&disk).unwrap();
     let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
@@ -229,8 +229,7 @@ fn cells_are_used_again() {
 /// however full the disk was then and whatever was created since.
 #[test]
 fn room_is_kept_for_the_regions_that_are_there() {
-    let mut rng = fastrand::Rng::new();
-    println!("seed {}", rng.get_seed());
+    let mut rng = fastrand::Rng::with_seed(seed());
     let disk = Simulation::empty();
     let db = open(&disk).unwrap();
     let mut names: Vec<String> = (0..500).map(|_| name_of(&mut rng)).collect();
