@@ -200,6 +200,10 @@ impl Report {
             )
             .unwrap();
         }
+        for (name, times) in std::mem::take(&mut *workloads::PANICKED.lock().unwrap()) {
+            write!(text, "\n**{name} panicked** in {times} of its rounds, which do not count.\n")
+                .unwrap();
+        }
         print!("{text}");
         for (file, title, svg) in plots(workload, names, samples) {
             write!(text, "\n![{title}](benchmarks/{file})\n").unwrap();

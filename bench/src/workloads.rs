@@ -180,6 +180,9 @@ fn fill<E: Engine>(region: &E::Region, from: u64, to: u64, record: u64) {
 /// ends the run.
 pub static WRONG: Mutex<BTreeMap<&str, u64>> = Mutex::new(BTreeMap::new());
 
+/// How many rounds of peers a panic of theirs has ended: the report has to name them.
+pub static PANICKED: Mutex<BTreeMap<&str, usize>> = Mutex::new(BTreeMap::new());
+
 fn wrong<E: Engine>() {
     assert_ne!(E::NAME, OURS, "what was read back is not what had been written");
     *WRONG.lock().unwrap().entry(E::NAME).or_default() += 1;
