@@ -175,7 +175,8 @@
  * - A disk that is taken away after the death of a process, and comes back without a restart of the
  *   system, has lost what was not written to it. The library notices that for file systems directly
  *   on a disk (from Linux 5.15 on), and opens the database as of its last flush; elsewhere remove the
- *   file "live" first.
+ *   file "live" first. Where the process that died could ask the system for the number of the disk and
+ *   the one that opens cannot (a sandbox), or the other way round, rawdb_open() answers RAWDB_E_IO.
  * - Other programs must not change the files of an open database. One that shortens the data file
  *   makes this process die of SIGBUS; one that writes to it changes what views show.
  * - To copy a database, close it first. A copy of the files of an open one is at best the last

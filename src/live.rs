@@ -185,6 +185,8 @@ struct State {
 
 /// What a process has left in `live`, checked as far as that goes without `regions`.
 pub(crate) struct Mirror {
+    /// Whether all that tells its files from others was known to its writer and is known here.
+    pub is_known: bool,
     /// What each slot holds that is not as `regions` has it.
     pub slots: BTreeMap<u64, MirroredSlot>,
     committed: u64,
@@ -245,6 +247,10 @@ pub(crate) fn read(storage: &dyn Storage, recovered: &Recovered) -> Result<Optio
     Ok(decode((*live.bytes).as_ref(), &live.written, &identity, generation))
 }
 
+fn files_may_be(a: &MirrorIdentity, b: &MirrorIdentity) -> bool {
+    a.files.iter().zip(&b.files).all(|(a, b)| a.may_be(b))
+}
+
 fn decode(
     bytes: &[u8],
     written: &[Range<usize>],
@@ -259,13 +265,14 @@ fn decode(
     let generations = word_in(header, AT_DURABLE)..=word_in(header, AT_ATTEMPTED);
     if found.uuid != identity.uuid
         || (found.boot_id != identity.boot_id && Step::CheckBootId.taken())
-        || (found.files != identity.files && Step::CheckMirroredFiles.taken())
+        || (!files_may_be(&found, identity) && Step::CheckMirroredFiles.taken())
         || (!generations.contains(&generation) && Step::CheckMirroredTable.taken())
         || !trusted
     {
         return None;
     }
     let mut mirror = Mirror {
+        is_known: found.files == identity.files,
         slots: BTreeMap::new(),
         committed: word_in(header, AT_COMMITTED),
         uncommitted: Vec::new(),

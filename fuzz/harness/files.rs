@@ -526,9 +526,9 @@ impl Input<'_> {
             (32, 8),   // uuid
             (48, 8),   // boot_id
             (56, 8),
-            (64, 8), // of `data`
-            (80, 8),
-            (112, 8), // of `regions`
+            (64, 8), // device and disk of `data`
+            (72, 8),
+            (112, 8), // inode of `regions`
             USED,
             (24, 4), // version
         ];

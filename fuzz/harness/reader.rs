@@ -18,12 +18,16 @@ const MIRROR: u16 = 5;
 /// What tells the simulated system and its files from others, in a mirror: the boot id, and device,
 /// disk, inode and birth of the two files.
 const SYSTEM: [u64; 10] = [0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+/// Which of them the simulated system does not tell, and says 0: the disks and the births.
+const UNKNOWN: [usize; 4] = [3, 5, 7, 9];
 
 #[derive(Debug)]
 pub enum Found {
     Unfinished,
     Incompatible,
     Corrupt(&'static str),
+    /// A mirror that is to be believed if it is of this disk, which cannot be told.
+    Undecided,
     Table(Table),
 }
 
@@ -316,7 +320,8 @@ fn mirror(
 ) -> Option<Vec<Row>> {
     let header = check(page(live, 0), MIRROR, 128..129).ok()?;
     let words = |at: usize| number(header, at..at + 8);
-    let system: Vec<u64> = (48..128).step_by(8).map(words).collect();
+    let mut system: Vec<u64> = (48..128).step_by(8).map(words).collect();
+    UNKNOWN.iter().for_each(|&word| system[word] = 0);
     let generations = words(2064)..=words(2072);
     if uuid(header) != identity
         || system != SYSTEM
@@ -355,9 +360,14 @@ fn mirror(
     good.then_some(regions)
 }
 
+/// Whether a mirror says no more of its files than the simulated system does.
+fn says_unknown(live: &[u8]) -> bool {
+    UNKNOWN.iter().all(|word| number(live, 48 + 8 * word..56 + 8 * word) == 0)
+}
+
 /// What the files are.
 pub fn read(data: &[u8], file: &[u8], live: &[u8]) -> Found {
-    use Found::{Corrupt, Incompatible, Unfinished};
+    use Found::{Corrupt, Incompatible, Undecided, Unfinished};
     let headers = [header(file, 0), header(file, 1)];
     let blank = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
     let empty = |header: &Result<Header, Bad>| match header {
@@ -425,6 +435,9 @@ pub fn read(data: &[u8], file: &[u8], live: &[u8]) -> Found {
         true => None,
         false => mirror(data, live, identity, header.generation, slots, &regions),
     };
+    if mirror.is_some() && !says_unknown(live) {
+        return Undecided;
+    }
     let differs = |(_, _, region): &Row| {
         let end = (region.start + region.len) as usize;
         data[end - region.tail.len()..end] != region.tail[..]

@@ -286,7 +286,20 @@ fn find_mirror(storage: &dyn Storage, recovered: &Recovered) -> Result<Option<Mi
     let data_len = storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
     let fits = recovered.fits(&mirror, data_len);
     let fits = fits.map_err(|NoMemory| recovery::no_memory(&place(storage)))?;
-    Ok((fits || !Step::CheckMirroredPlaces.taken()).then_some(mirror))
+    let believed = fits || !Step::CheckMirroredPlaces.taken();
+    if believed && !mirror.is_known {
+        // To go by it may mix two states, and to go on without it loses what was not flushed.
+        return Err(Error::new(
+            ErrorKind::Io,
+            format!(
+                "cannot tell whether {} is of this disk: either its writer or this process was not \
+                 told the number of the disk (diskseq) or when the files were created; open it as \
+                 its writer did, or remove it, and with it what was not flushed",
+                storage.path(File::Live).display()
+            ),
+        ));
+    }
+    Ok(believed.then_some(mirror))
 }
 
 /// The slots below `next` that hold no region, the lowest run last. There are such: a region that

@@ -96,6 +96,16 @@ pub struct FileId {
     pub(crate) born: u64,
 }
 
+impl FileId {
+    /// Whether it may be the same file: what is known of one of them only, tells nothing.
+    pub(crate) fn may_be(&self, other: &FileId) -> bool {
+        let may_be = |a, b| a == b || a == 0 || b == 0;
+        (self.device, self.inode) == (other.device, other.inode)
+            && may_be(self.disk, other.disk)
+            && may_be(self.born, other.born)
+    }
+}
+
 /// The files of one open, locked database. All offsets and lengths are bytes.
 pub trait Storage: Send + Sync {
     /// Where `file` lies, for messages.

@@ -247,6 +247,8 @@ struct Ids {
     /// `None` where the system does not tell.
     boot: Option<u64>,
     files: u64,
+    /// 0 where the system does not tell.
+    disk: u64,
 }
 
 /// All files at one moment, from which crashed ones can be made.
@@ -276,6 +278,11 @@ impl Snapshot {
     pub fn restart_as_copy(&self) -> Arc<Simulation> {
         let ids = Ids { files: self.ids.files + 1, ..self.ids };
         Snapshot { ids, ..self.clone() }.restart()
+    }
+
+    /// The same, but the system says that the disk has this number; with 0, it does not say.
+    pub fn restart_with_disk(&self, disk: u64) -> Arc<Simulation> {
+        Snapshot { ids: Ids { disk, ..self.ids }, ..self.clone() }.restart()
     }
 
     /// The same, but `regions` is as it was in another snapshot.
@@ -374,11 +381,17 @@ impl Simulation {
         let (data, regions, disk) = (Disk::of(data), Disk::of(regions), Disk::of(live));
         let allocated = (0..live.len().div_ceil(PAGE) as u64).collect();
         let live = LiveFile { disk, exists: true, name_changed: false, allocated };
-        Simulation::new(data, regions, live, BTreeSet::new(), Ids { boot: Some(0), files: 0 })
+        Simulation::new(
+            data,
+            regions,
+            live,
+            BTreeSet::new(),
+            Ids { boot: Some(0), files: 0, disk: 0 },
+        )
     }
 
     fn of(data: Disk, regions: Disk) -> Arc<Simulation> {
-        let ids = Ids { boot: Some(0), files: 0 };
+        let ids = Ids { boot: Some(0), files: 0, disk: 0 };
         Simulation::new(data, regions, LiveFile::default(), BTreeSet::new(), ids)
     }
 
@@ -962,7 +975,7 @@ impl Storage for Simulation {
         let inode = file as u64;
         self.question("file_id", |state| FileId {
             device: state.ids.files,
-            disk: 0,
+            disk: state.ids.disk,
             inode,
             born: 0,
         })

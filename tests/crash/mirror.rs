@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rawdb::storage::simulation::{Fault, Simulation, Snapshot, SECTOR};
 use rawdb::storage::File;
-use rawdb::{Database, Options};
+use rawdb::{Database, ErrorKind, Options};
 
 use crate::seed::seed;
 use crate::{omit_a_step, open};
@@ -57,6 +57,20 @@ fn a_mirror_from_before_the_system_was_started_is_none() {
 fn a_mirror_of_other_files_is_none() {
     omit_a_step();
     assert_eq!(names(&unflushed().restart_as_copy()), ["flushed"]);
+}
+
+/// Nothing is lost where it cannot be decided, and nothing mixed up.
+#[test]
+fn a_mirror_of_a_disk_that_is_not_known_to_both_is_an_error() {
+    for read_only in [false, true] {
+        let disk = unflushed().restart_with_disk(1);
+        let options = Options { read_only, ..Options::default() };
+        let error = Database::open_storage(disk.clone(), &options).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains("cannot tell whether"), "{error}");
+        let disk = disk.snapshot().restart_with_disk(0);
+        assert_eq!(names(&disk), ["flushed", "not flushed"]);
+    }
 }
 
 /// Someone brings back an older `regions`.
