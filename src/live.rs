@@ -247,10 +247,6 @@ pub(crate) fn read(storage: &dyn Storage, recovered: &Recovered) -> Result<Optio
     Ok(decode((*live.bytes).as_ref(), &live.written, &identity, generation))
 }
 
-fn files_may_be(a: &MirrorIdentity, b: &MirrorIdentity) -> bool {
-    a.files.iter().zip(&b.files).all(|(a, b)| a.may_be(b))
-}
-
 fn decode(
     bytes: &[u8],
     written: &[Range<usize>],
@@ -260,12 +256,13 @@ fn decode(
     let header = bytes.get(..PAGE_SIZE as usize)?;
     let found = format::decode_mirror(header).ok()?;
     let trusted = word_in(header, AT_TRUSTED) == TRUSTED;
+    let files_may_be = found.files.iter().zip(&identity.files).all(|(a, b)| a.may_be(b));
     // Tables that the process itself has written. Another one is somebody else's, who did not know
     // of the mirror.
     let generations = word_in(header, AT_DURABLE)..=word_in(header, AT_ATTEMPTED);
     if found.uuid != identity.uuid
         || (found.boot_id != identity.boot_id && Step::CheckBootId.taken())
-        || (!files_may_be(&found, identity) && Step::CheckMirroredFiles.taken())
+        || (!files_may_be && Step::CheckMirroredFiles.taken())
         || (!generations.contains(&generation) && Step::CheckMirroredTable.taken())
         || !trusted
     {

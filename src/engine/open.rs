@@ -136,7 +136,8 @@ impl Engine {
         let file_len = table.space.file_len();
         let most = recovered.resting.slots().len() + mirror.map_or(0, |it| it.slots.len());
         let (mut unrecorded, mut used, mut used_slots) = (Vec::new(), Vec::new(), Vec::new());
-        used.try_reserve(most).map_err(|_| NoMemory)?;
+        // Besides, there are the page of the identity, and the end of the file.
+        used.try_reserve(most + 2).map_err(|_| NoMemory)?;
         used_slots.try_reserve(most).map_err(|_| NoMemory)?;
         used.push(Extent { start: 0, len: PAGE_SIZE });
         recovered.regions(mirror).try_for_each(|found| {
