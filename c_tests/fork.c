@@ -10,12 +10,17 @@ static temp_dir dir;
 static rawdb *db;
 static rawdb_region *region;
 
-static void set_up(uint32_t flags)
+static void set_up_in(uint32_t flags)
 {
-    dir = temp_dir_new();
     db = open_db(dir.db, flags);
     region = create_region(db, "region");
     CHECK_OK(rawdb_region_append(region, "before", 6, NULL));
+}
+
+static void set_up(uint32_t flags)
+{
+    dir = temp_dir_new();
+    set_up_in(flags);
 }
 
 static void tear_down(void)
@@ -192,8 +197,8 @@ static void test_child_opens(void)
     tear_down();
 }
 
-/* The lock of an owner that is killed is its children's as well, until they end. */
-static void test_lock_of_orphan(void)
+/* The lock of an owner that is killed is its children's as well, until they end or let go of it. */
+static void check_lock_of_orphan(int child_closes)
 {
     int ready[2], held[2], status = 0;
     char byte = 0;
@@ -209,8 +214,8 @@ static void test_lock_of_orphan(void)
         region = create_region(db, "region");
         child = fork();
         if (child == 0) {
-            rawdb_region_close(region);
-            CHECK_STATUS(rawdb_close(db), RAWDB_E_FORKED);
+            if (child_closes)
+                CHECK_STATUS(rawdb_close(db), RAWDB_E_FORKED);
             close(held[1]);
             CHECK(write(ready[1], "x", 1) == 1);
             close(ready[1]);
@@ -226,7 +231,13 @@ static void test_lock_of_orphan(void)
     CHECK(read(ready[0], &byte, 1) == 1);
     CHECK(kill(owner, SIGKILL) == 0);
     CHECK(waitpid(owner, &status, 0) == owner && WIFSIGNALED(status));
-    CHECK_STATUS(rawdb_open(dir.db, NULL, &other), RAWDB_E_LOCKED);
+    if (!child_closes) {
+        CHECK_STATUS(rawdb_open(dir.db, NULL, &other), RAWDB_E_LOCKED);
+        CHECK_MESSAGE("which has ended");
+    } else {
+        CHECK_OK(rawdb_open(dir.db, NULL, &other));
+        CHECK_OK(rawdb_close(other));
+    }
     close(held[1]);
     while (rawdb_open(dir.db, NULL, &other) == RAWDB_E_LOCKED)
         sched_yield(); /* the child is on its way to exec */
@@ -235,6 +246,57 @@ static void test_lock_of_orphan(void)
     close(held[0]);
     close(ready[0]);
     temp_dir_remove(&dir);
+}
+
+static void test_lock_of_orphan(void)
+{
+    check_lock_of_orphan(0);
+    check_lock_of_orphan(1);
+}
+
+/* The parent of a daemon ends without closing; the child lets go of what it has inherited, and begins. */
+static void daemonize(uint32_t flags)
+{
+    int go[2], status = 0;
+    char byte = 0;
+    pid_t parent;
+    dir = temp_dir_new();
+    CHECK(pipe(go) == 0);
+    parent = fork();
+    if (parent == 0) {
+        rawdb_view view;
+        pid_t child, own = getpid();
+        set_up_in(flags);
+        CHECK_OK(rawdb_region_append(region, ", parent", 8, NULL));
+        CHECK_OK(rawdb_region_view(region, 0, 6, &view));
+        child = fork();
+        if (child != 0)
+            _exit(0);
+        while (getppid() == own)
+            sched_yield();
+        CHECK_STATUS(rawdb_close(db), RAWDB_E_FORKED);
+        CHECK_EQ(open_files(&dir), 0);
+        rawdb_view_release(&view);
+        rawdb_region_close(region);
+        db = open_db(dir.db, RAWDB_OPEN_NO_CREATE);
+        CHECK_OK(rawdb_region_open(db, "region", &region));
+        CHECK_CONTENT(region, "before, parent", 14);
+        rawdb_region_close(region);
+        CHECK_OK(rawdb_close(db));
+        CHECK(write(go[1], "x", 1) == 1);
+        leave_child();
+    }
+    close(go[1]);
+    CHECK(waitpid(parent, &status, 0) == parent && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK(read(go[0], &byte, 1) == 1);
+    close(go[0]);
+    temp_dir_remove(&dir);
+}
+
+static void test_daemon(void)
+{
+    daemonize(0);
+    daemonize(RAWDB_OPEN_GUARDED);
 }
 
 /* A view of before the fork can be read in the child while the parent keeps it. */
@@ -372,6 +434,7 @@ int main(void)
     RUN(test_lock);
     RUN(test_child_opens);
     RUN(test_lock_of_orphan);
+    RUN(test_daemon);
     RUN(test_view_in_child);
     RUN(test_fork_amid_calls);
     RUN(test_close_on_exec);

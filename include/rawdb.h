@@ -266,6 +266,12 @@
 #define RAWDB_OPEN_GUARDED 8
 
 /**
+ * Create the database in a directory that holds other files, too. Without this flag such a directory is
+ * refused: the path may be a mistake.
+ */
+#define RAWDB_OPEN_SHARE_DIRECTORY 16
+
+/**
  * With rawdb_rename(): a region that has the new name already is replaced.
  */
 #define RAWDB_RENAME_REPLACE 1

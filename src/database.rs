@@ -241,6 +241,16 @@ impl Database {
     }
 }
 
+impl Database {
+    /// In a forked child that is about to close an inherited database: unmaps it. Views that Rust has would
+    /// still have to be good; for C the header says that they are not.
+    pub(crate) fn unmap_if_forked(&self) {
+        if !self.engine.is_own_process() {
+            self.engine.storage.unmap();
+        }
+    }
+}
+
 impl Drop for Database {
     fn drop(&mut self) {
         if !self.closed {

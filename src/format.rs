@@ -34,7 +34,7 @@ const FORMAT_VERSION: u32 = 1;
 
 // Every page begins alike, in this and all later versions, so that an older library can tell
 // "newer" from "damaged".
-const MAGIC: [u8; 8] = *b"rawdb\r\n\x1a";
+pub(crate) const MAGIC: [u8; 8] = *b"rawdb\r\n\x1a";
 const AT_MAGIC: Range<usize> = 0..8;
 const AT_CHECKSUM: Range<usize> = 8..12; // CRC32C of the used bytes, this field as zero
 const AT_USED: Range<usize> = 12..14; // how many bytes from the start of the page are used

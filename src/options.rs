@@ -12,6 +12,9 @@ pub struct Options {
     pub no_create: bool,
     /// Fail with `AlreadyExists` where there is one.
     pub create_new: bool,
+    /// Create the database in a directory that holds other files, too. Without, that is refused with
+    /// `AlreadyExists`: the path may be a mistake.
+    pub share_directory: bool,
     /// Map `data` read-only and write it through system calls, so that a stray pointer in the
     /// program cannot damage it. Chosen without being asked on file systems that cannot promise
     /// space for a store into the mapping.

@@ -86,6 +86,8 @@ impl Slots {
             let from = format::slot_offset(self.capacity, 0);
             let to = format::slot_offset(capacity, 0);
             storage.allocate(File::Regions, from, to - from).map_err(|error| {
+                // A part of it may have been had.
+                let _ = storage.set_len(File::Regions, from);
                 Error::io("make room for regions in", storage.path(File::Regions), &error)
             })?;
             self.capacity = capacity;

@@ -258,6 +258,16 @@ fn lock_each(more: &[Apart<Stripe>]) -> Vec<BiasedGuard<'_, StripeState>> {
     more.iter().map(|stripe| stripe.state.lock()).collect()
 }
 
+/// What the stripes of a region still have when they are closed.
+pub(crate) struct Closed {
+    /// How many of them have views, each of which will be reported by [`RegionInner::stripe_drained`].
+    pub draining: usize,
+    /// How many views these are, each of which will be reported by [`RegionInner::view_ended`].
+    pub views: usize,
+    /// How many references to the region the other stripes held, which are the caller's now.
+    pub references: usize,
+}
+
 /// All stripes of a region, locked.
 pub(crate) struct AllStripes<'a> {
     first: BiasedGuard<'a, StripeState>,
@@ -292,21 +302,20 @@ impl AllStripes<'_> {
         self.for_each(StripeState::forget_pins);
     }
 
-    /// No view can be opened from now on. Returns how many stripes still have views, each of which
-    /// will be reported by [`RegionInner::stripe_drained`], and how many references to the region
-    /// the other stripes held, which are the caller's now.
-    pub fn close(&mut self) -> (usize, usize) {
-        let (mut draining, mut references) = (0, 0);
+    /// No view can be opened from now on.
+    pub fn close(&mut self) -> Closed {
+        let mut closed = Closed { draining: 0, views: 0, references: 0 };
         self.for_each(|state| {
             assert!(!state.closed, "a region goes away once");
             state.closed = true;
+            closed.views += state.open;
             if state.open > 0 {
-                draining += 1;
+                closed.draining += 1;
             } else if std::mem::take(&mut state.holds_region) {
-                references += 1;
+                closed.references += 1;
             }
         });
-        (draining, references)
+        closed
     }
 }
 
@@ -473,6 +482,9 @@ impl View {
                 state = stripe.state.lock();
                 state.open -= 1;
             }
+        }
+        if state.closed {
+            region.view_ended();
         }
         if state.closed && state.open == 0 {
             state.holds_region = false;

@@ -41,6 +41,9 @@ impl Engine {
                     if whole.len > 0 {
                         let _ = self.storage.punch(whole.start, whole.len);
                     }
+                    // In the others are bytes of other regions, which nobody stores to before these pieces
+                    // have all their blocks.
+                    let _ = self.storage.punch_blank(run.start, run.len);
                     return Err(error);
                 }
                 pieces.set_allocated(run);

@@ -22,10 +22,41 @@ use crate::storage::{File, Storage};
 use crate::sync::{Apart, AtomicBool, AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering};
 use crate::table::{Slots, Table};
 
+/// What an open that fails has to take back.
+enum Undo {
+    /// It has changed nothing, or what needs no taking back.
+    Nothing,
+    /// It has created the database.
+    Creation,
+    /// It has taken the mark of a closed database away, whose `data` was that long.
+    Mark { header: Header, data_len: u64 },
+}
+
 impl Engine {
-    /// Opens the database in `storage`, or creates one there if the options allow.
+    /// Opens the database in `storage`, or creates one there if the options allow. Where that fails, what
+    /// was there is as it was.
     pub fn open(storage: Arc<dyn Storage>, options: &Options) -> Result<Arc<Engine>> {
-        let (mut recovered, mirror) = find_or_create(&*storage, options)?;
+        let mut undo = Undo::Nothing;
+        Engine::try_open(storage.clone(), options, &mut undo).inspect_err(|_| {
+            // What cannot be taken back does no harm: it is what a crash could leave.
+            let _ = undo.carry_out(&*storage);
+            storage.remove_created();
+            storage.unlock();
+        })
+    }
+
+    fn try_open(
+        storage: Arc<dyn Storage>,
+        options: &Options,
+        undo: &mut Undo,
+    ) -> Result<Arc<Engine>> {
+        if options.min_file_len > format::MAX_FILE_LEN {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("a file of {} bytes is more than can be had", options.min_file_len),
+            ));
+        }
+        let (mut recovered, mirror) = find_or_create(&*storage, options, undo)?;
         let data = storage.path(File::Data);
         let file_len =
             storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
@@ -41,8 +72,9 @@ impl Engine {
         // A database that was not mapped may end anywhere. Recovery has checked that the file
         // covers all regions.
         let piece = if guarded { PAGE_SIZE } else { storage.piece_len() };
-        let whole_pieces = file_len % piece == 0;
-        let file_len = file_len.next_multiple_of(piece);
+        let found_len = file_len;
+        let whole_pieces = found_len % piece == 0;
+        let file_len = found_len.next_multiple_of(piece);
         let limit = if options.read_only { file_len } else { limit };
         let window = map_generously(&*storage, file_len, limit, !guarded)?;
         if storage.holes_take_space() {
@@ -66,6 +98,9 @@ impl Engine {
             grow()?;
         }
         if !options.read_only {
+            if let (true, Undo::Nothing) = (recovered.clean, &undo) {
+                *undo = Undo::Mark { header: recovered.header, data_len: found_len };
+            }
             committer.settle(&*storage, &recovered, mirror)?;
         }
         // Not before the identity is durable: a file that is longer than it, without it, is damaged.
@@ -185,9 +220,11 @@ impl Engine {
 
     /// Flushes and takes every handle out of use. The files stay locked while views are open.
     pub fn close(&self) -> Result<()> {
-        // In a forked child nothing is freed: the locks cannot be trusted, and the files are the
-        // parent's.
-        self.check_process()?;
+        if !self.is_own_process() {
+            // The locks cannot be trusted, and the files are the parent's.
+            self.storage.leave_to_parent();
+            return Err(self.forked());
+        }
         let regions: Vec<_> = self.table.lock().names.values().cloned().collect();
         for region in &regions {
             region.set_closed();
@@ -205,6 +242,8 @@ impl Engine {
             live.remove();
         }
         self.part();
+        self.storage.holding().close();
+        self.let_go();
         result
     }
 
@@ -216,7 +255,6 @@ impl Engine {
         let resting = std::mem::take(&mut table.resting);
         drop(table);
         drop((names, resting));
-        self.let_go();
     }
 
     /// For a database at rest: gives back what is free of the last piece, too. Nothing is stored any
@@ -234,9 +272,37 @@ impl Engine {
     }
 }
 
+impl Undo {
+    fn carry_out(self, storage: &dyn Storage) -> std::io::Result<()> {
+        match self {
+            Undo::Nothing => Ok(()),
+            Undo::Creation => {
+                // Without an identity there is no database, whatever of the rest reaches the disk.
+                storage.set_len(File::Data, 0)?;
+                storage.sync(File::Data)?;
+                storage.set_len(File::Regions, 0)?;
+                storage.remove_live()
+            }
+            Undo::Mark { header, data_len } => {
+                storage.set_len(File::Data, data_len)?;
+                let page = format::encode_header(&header);
+                for side in 0..2 {
+                    storage.write(File::Regions, format::header_offset(side), page.sectors())?;
+                }
+                storage.sync(File::Regions)?;
+                storage.remove_live()
+            }
+        }
+    }
+}
+
 /// The database in `storage`, and the mirror that goes beyond it; an empty one if there is none and
 /// the options allow.
-fn find_or_create(storage: &dyn Storage, options: &Options) -> Result<(Recovered, Option<Mirror>)> {
+fn find_or_create(
+    storage: &dyn Storage,
+    options: &Options,
+    undo: &mut Undo,
+) -> Result<(Recovered, Option<Mirror>)> {
     match find(storage)? {
         Some(_) if options.create_new => Err(Error::new(
             ErrorKind::AlreadyExists,
@@ -254,6 +320,7 @@ fn find_or_create(storage: &dyn Storage, options: &Options) -> Result<(Recovered
             // What cannot be opened afterwards is better not created.
             let least = storage.piece_len().max(options.min_file_len);
             check_address_space(storage, least, options.max_address_space)?;
+            *undo = Undo::Creation;
             create(storage)?;
             let recovered = find(storage)?.ok_or_else(|| {
                 Error::new(
@@ -323,11 +390,14 @@ fn vacant_runs(used: &[u64], next: u64) -> Vec<Range<u64>> {
 /// Gives all bytes of all regions blocks, so that looking at them takes none. A backup may have
 /// come back with holes in it.
 fn fill_holes(storage: &dyn Storage, recovered: &Recovered, mirror: Option<&Mirror>) -> Result<()> {
-    for region in recovered.regions(mirror).map(|it| it.region) {
-        if region.len > 0 {
-            storage
-                .allocate(File::Data, region.start, region.len)
-                .map_err(|error| Error::io("fill holes in", storage.path(File::Data), &error))?;
+    let with_bytes = || recovered.regions(mirror).map(|it| it.region).filter(|it| it.len > 0);
+    for (number, region) in with_bytes().enumerate() {
+        if let Err(error) = storage.allocate(File::Data, region.start, region.len) {
+            // It leaves what it found, also of the holes that there was space for.
+            with_bytes().take(number + 1).for_each(|region| {
+                let _ = storage.punch_blank(region.start, region.len);
+            });
+            return Err(Error::io("fill holes in", storage.path(File::Data), &error));
         }
     }
     Ok(())
@@ -343,6 +413,7 @@ fn create(storage: &dyn Storage) -> Result<()> {
         storage.sync_directory().map_err(failed("sync the directory of", File::Data))?;
     }
     storage.set_len(File::Regions, 0).map_err(failed("create", File::Regions))?;
+    storage.prepare_table();
     storage.set_len(File::Data, 0).map_err(failed("create", File::Data))?;
     let uuid = storage.new_uuid().map_err(failed("make an identity for", File::Data))?;
     let header = Header { uuid, generation: 1, slots: 0, regions: 0, digest: 0, closed: false };

@@ -24,9 +24,15 @@ pub const RAWDB_OPEN_CREATE_NEW: u32 = 4;
 /// Map the region bytes read-only and write them with pwrite(): a stray pointer of the program then
 /// faults instead of corrupting the database, for a system call per write.
 pub const RAWDB_OPEN_GUARDED: u32 = 8;
+/// Create the database in a directory that holds other files, too. Without this flag such a directory is
+/// refused: the path may be a mistake.
+pub const RAWDB_OPEN_SHARE_DIRECTORY: u32 = 16;
 
-const OPEN_FLAGS: u32 =
-    RAWDB_OPEN_READ_ONLY | RAWDB_OPEN_NO_CREATE | RAWDB_OPEN_CREATE_NEW | RAWDB_OPEN_GUARDED;
+const OPEN_FLAGS: u32 = RAWDB_OPEN_READ_ONLY
+    | RAWDB_OPEN_NO_CREATE
+    | RAWDB_OPEN_CREATE_NEW
+    | RAWDB_OPEN_GUARDED
+    | RAWDB_OPEN_SHARE_DIRECTORY;
 
 /// How rawdb_open() opens. Begin with RAWDB_OPTIONS_INIT, which asks for the defaults, and change
 /// what you need:
@@ -75,6 +81,7 @@ impl rawdb_options {
             read_only: has(RAWDB_OPEN_READ_ONLY),
             no_create: has(RAWDB_OPEN_NO_CREATE),
             create_new: has(RAWDB_OPEN_CREATE_NEW),
+            share_directory: has(RAWDB_OPEN_SHARE_DIRECTORY),
             guarded: has(RAWDB_OPEN_GUARDED),
             min_file_len: self.min_file_len,
             max_address_space: self.max_address_space,
@@ -223,6 +230,7 @@ pub unsafe extern "C" fn rawdb_close(db: *mut rawdb) -> rawdb_status {
         if !db.is_null() {
             // SAFETY: pointer contract: `rawdb_open` made the box, and this is the last use of it.
             let db = unsafe { Box::from_raw(db) };
+            db.database.unmap_if_forked();
             db.database.close()?;
         }
         Ok(RAWDB_OK)

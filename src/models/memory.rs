@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use loom::cell::{ConstPtr, UnsafeCell};
 
-use crate::storage::{Contents, File, FileId, Storage, Window};
+use crate::storage::{Contents, File, FileId, Holding, Storage, Window};
 use crate::sync::{AtomicUsize, Ordering};
 
 const PAGE: u64 = 4096;
@@ -49,6 +49,7 @@ pub struct Memory {
     /// Counts calls, stores and looks, and so makes loom try these in every order. It is accessed
     /// relaxed, in order to order nothing else.
     steps: AtomicUsize,
+    holding: Holding,
 }
 
 struct Bytes(*mut u8);
@@ -84,6 +85,7 @@ impl Memory {
                 unlocks: 0,
             }),
             steps: AtomicUsize::new(0),
+            holding: Holding::new(),
         })
     }
 
@@ -215,6 +217,10 @@ impl Storage for Memory {
             File::Live => unreachable!("there is no mirror"),
         }
         Ok(())
+    }
+
+    fn punch_blank(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        unreachable!("no allocation fails")
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -349,6 +355,10 @@ impl Storage for Memory {
 
     fn boot_id(&self) -> io::Result<Option<[u8; 16]>> {
         Ok(None)
+    }
+
+    fn holding(&self) -> &Holding {
+        &self.holding
     }
 
     fn unlock(&self) {

@@ -31,7 +31,7 @@ use crate::steps::Step;
 use crate::storage::Window;
 use crate::sync::{AtomicPtr, AtomicU64, BiasedGuard, BiasedMutex, Mutex, Ordering};
 use crate::table::Table;
-use crate::view::{AllStripes, Pins};
+use crate::view::{AllStripes, Closed, Pins};
 
 const LIVE: u8 = 0;
 const REMOVED: u8 = 1;
@@ -341,8 +341,9 @@ impl RegionInner {
 
     fn go(self: &Arc<Self>, state: u8, mut stripes: AllStripes<'_>) {
         self.pins.region_state.store(state, Ordering::Relaxed);
-        let (draining, references) = stripes.close();
+        let Closed { draining, views, references } = stripes.close();
         // Before a view can be released, and with it the last reason to keep the files locked.
+        self.engine.storage.holding().keep(views as u64);
         for _ in 0..draining {
             self.engine.hold();
         }
@@ -354,7 +355,12 @@ impl RegionInner {
         }
     }
 
-    /// The last view of a stripe that was closed with views has been released.
+    /// A view of a stripe that was closed has been released.
+    pub fn view_ended(&self) {
+        self.engine.storage.holding().release();
+    }
+
+    /// And it was the stripe's last one.
     pub fn stripe_drained(&self) {
         self.engine.let_go();
     }

@@ -1,19 +1,24 @@
 //! The real files, by way of the operating system.
 
-use std::any::Any;
 use std::fs;
-use std::io::{self, Read, Seek};
+use std::io;
 use std::iter;
+use std::mem;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
 use memmap2::{Advice, MmapOptions};
 
+use super::descriptor::{park, read_small, Descriptor};
+use super::directory::{read_front, Directory};
+use super::holding::{holder_of, Holding};
+use super::mapping::Mappings;
 use super::{Contents, File, FileId, Storage, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
@@ -34,17 +39,26 @@ const NO_COPY_ON_WRITE: libc::c_long = 0x0080_0000;
 /// Tells the running system from those before and after it.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+/// How often to begin anew where another process removes and makes the database meanwhile.
+const ATTEMPTS: u32 = 100;
+
 /// `data`, `regions` and `live` in a directory, locked.
 #[derive(Debug)]
 pub(crate) struct FileStorage {
-    directory: PathBuf,
-    data: fs::File,
-    regions: fs::File,
+    directory: Directory,
+    /// `data` once more, to lock it: a mapping keeps what it was made by open, and would keep the lock in
+    /// a forked child.
+    lock: Descriptor,
+    data: Descriptor,
+    regions: Descriptor,
     /// Where there is one.
-    live: OnceLock<fs::File>,
+    live: OnceLock<Descriptor>,
     data_path: PathBuf,
     regions_path: PathBuf,
     live_path: PathBuf,
+    mappings: Arc<Mappings>,
+    holding: &'static Holding,
+    is_unlocked: AtomicBool,
     file_system: i64,
     read_only: bool,
     process_mark: u32,
@@ -52,90 +66,183 @@ pub(crate) struct FileStorage {
 
 impl Drop for FileStorage {
     fn drop(&mut self) {
-        // Closing the descriptor would not do while a child of a fork by another thread still has
-        // a copy of it, if only until its exec. In such a child, the lock is the parent's.
+        // In a forked child the lock is the parent's.
         if fork::is_same_process(self.process_mark) {
             self.unlock();
         }
     }
 }
 
+/// What is found, or made, when `data` is locked.
+struct Others {
+    data: Descriptor,
+    regions: Descriptor,
+    live: OnceLock<Descriptor>,
+    file_system: i64,
+    holding: &'static Holding,
+}
+
 impl FileStorage {
     /// Opens and locks the files, creating directory and files as the options allow. Whether they
     /// hold a database is for the caller to see; created files are empty.
-    pub fn open(directory: &Path, options: &Options) -> Result<FileStorage> {
+    pub fn open(path: &Path, options: &Options) -> Result<FileStorage> {
+        for _ in 0..ATTEMPTS {
+            if let Some(storage) = FileStorage::try_open(path, options)? {
+                return Ok(storage);
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Io,
+            format!("{} is removed and made anew all the time", path.display()),
+        ))
+    }
+
+    /// `None` where another process has removed or made something meanwhile.
+    fn try_open(path: &Path, options: &Options) -> Result<Option<FileStorage>> {
         let may_create = !options.read_only && !options.no_create;
-        if may_create {
-            create_directory(directory)?;
-        }
-        let data_path = directory.join(File::Data.name());
-        let regions_path = directory.join(File::Regions.name());
-        let live_path = directory.join(File::Live.name());
-
-        let open = |path: &Path| {
-            open_file(path, options.read_only, may_create)
-                .map_err(|error| Error::io("open", path, &error))
+        let directory = Directory::open(path, may_create)?;
+        let opened = FileStorage::lock_data(&directory, options, may_create);
+        let Ok(Some((lock, made))) = opened else {
+            directory.remove_made();
+            return opened.map(|_| None);
         };
-        let data = open(&data_path)?;
-        // The lock comes before the first look at either file, so that two processes that create
-        // the same database do so one after the other.
-        lock(&data, options.read_only).map_err(|error| match error.raw_os_error() {
-            Some(libc::EWOULDBLOCK) => Error::new(
-                ErrorKind::Locked,
-                format!("{} is open elsewhere, in this process or another", directory.display()),
-            ),
-            _ => Error::io("lock", &data_path, &error),
+        let opened = FileStorage::open_others(&directory, &lock, made, options, may_create);
+        let others = opened.inspect_err(|_| {
+            directory.remove_made();
+            unlock(&lock);
         })?;
-        // Creation makes both files before it writes to `data`. So where that holds something,
-        // `regions` was there once, and an empty one in its place would say "no regions".
-        let holds_something =
-            data.metadata().map_err(|error| Error::io("examine", &data_path, &error))?.len() > 0;
-        let regions_there = regions_path
-            .try_exists()
-            .map_err(|error| Error::io("examine", &regions_path, &error))?;
-        if holds_something && !regions_there {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                format!(
-                    "{} is there, but {} is missing",
-                    data_path.display(),
-                    regions_path.display()
-                ),
-            ));
-        }
-        let regions = open(&regions_path)?;
-        let live = OnceLock::new();
-        match open_file(&live_path, options.read_only, false) {
-            Ok(file) => drop(live.set(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io("open", &live_path, &error)),
-        }
-
-        let file_system = file_system(&data)
-            .map_err(|error| Error::io("examine the file system of", &data_path, &error))?;
-        if file_system == BTRFS && may_create {
-            overwrite_in_place(&regions);
-        }
-
-        Ok(FileStorage {
-            directory: directory.to_owned(),
+        let Others { data, regions, live, file_system, holding } = others;
+        Ok(Some(FileStorage {
+            data_path: directory.path(File::Data),
+            regions_path: directory.path(File::Regions),
+            live_path: directory.path(File::Live),
+            directory,
+            lock,
             data,
             regions,
             live,
-            data_path,
-            regions_path,
-            live_path,
+            mappings: Arc::default(),
+            holding,
+            is_unlocked: AtomicBool::new(false),
             file_system,
             read_only: options.read_only,
             process_mark: fork::process_mark(),
-        })
+        }))
+    }
+
+    /// Opens `data` and locks it, and tells whether it was made. The lock comes before the first look at
+    /// any file, so that two processes that create the same database do so one after the other.
+    fn lock_data(
+        directory: &Directory,
+        options: &Options,
+        may_create: bool,
+    ) -> Result<Option<(Descriptor, bool)>> {
+        let path = directory.path(File::Data);
+        let (data, made) = match directory.open_file(File::Data, options.read_only)? {
+            Some(data) => (data, false),
+            None if may_create => {
+                directory.check_creatable(options.share_directory, false)?;
+                match directory.create_file(File::Data) {
+                    Ok(Some(data)) => (data, true),
+                    Ok(None) => return Ok(None),
+                    // The directory has been removed.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    Err(error) => return Err(Error::io("create", &path, &error)),
+                }
+            }
+            None => return Err(not_there(&path)),
+        };
+        let examine = |error| Error::io("examine", &path, &error);
+        if let Err(error) = lock(&data, options.read_only) {
+            return Err(match error.raw_os_error() {
+                Some(libc::EWOULDBLOCK) => {
+                    let holder = holder_of(&data.metadata().map_err(examine)?);
+                    let message = format!("{} {holder}", directory.database().display());
+                    Error::new(ErrorKind::Locked, message)
+                }
+                _ => Error::io("lock", &path, &error),
+            });
+        }
+        // Before the lock was had, its owner may have removed the file, and a database made since has
+        // another one of its name.
+        if !directory.has(File::Data, &data).map_err(examine)? {
+            unlock(&data);
+            return Ok(None);
+        }
+        if made {
+            directory.made(File::Data, &data).map_err(examine)?;
+        }
+        Ok(Some((data, made)))
+    }
+
+    fn open_others(
+        directory: &Directory,
+        lock: &Descriptor,
+        made: bool,
+        options: &Options,
+        may_create: bool,
+    ) -> Result<Others> {
+        let path = directory.path(File::Data);
+        let examine = |error| Error::io("examine", &path, &error);
+        let data = directory.open_file(File::Data, options.read_only)?;
+        let data = match data {
+            Some(data) if directory.has(File::Data, lock).map_err(examine)? => data,
+            _ => return Err(not_there(&path)),
+        };
+        let metadata = data.metadata().map_err(examine)?;
+        let identity = read_front(&data, PAGE_SIZE as usize).map_err(examine)?;
+        let len = metadata.len();
+        // Creation makes both files before it writes to `data`. So where that holds something,
+        // `regions` was there once, and an empty one in its place would say "no regions".
+        let holds_something = len > PAGE_SIZE || identity.iter().any(|&byte| byte != 0);
+        if may_create && !holds_something && !made {
+            directory.check_creatable(options.share_directory, true)?;
+        }
+        let path = directory.path(File::Regions);
+        let regions = match directory.open_file(File::Regions, options.read_only)? {
+            Some(regions) => regions,
+            None if holds_something => {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!(
+                        "{} is there, but {} is missing",
+                        directory.path(File::Data).display(),
+                        path.display()
+                    ),
+                ))
+            }
+            None if may_create => {
+                let failed = |error| Error::io("create", &path, &error);
+                let taken = || failed(io::ErrorKind::AlreadyExists.into());
+                let regions = directory.create_file(File::Regions).map_err(failed)?;
+                let regions = regions.ok_or_else(taken)?;
+                directory.made(File::Regions, &regions).map_err(failed)?;
+                regions
+            }
+            None => return Err(not_there(&path)),
+        };
+        let live = OnceLock::new();
+        if let Some(file) = directory.open_file(File::Live, options.read_only)? {
+            if !options.read_only {
+                directory.check_mirror(&file)?;
+            }
+            drop(live.set(file));
+        }
+        let file_system = file_system(&data).map_err(|error| {
+            Error::io("examine the file system of", &directory.path(File::Data), &error)
+        })?;
+        let holding = Holding::begin(&metadata);
+        Ok(Others { data, regions, live, file_system, holding })
     }
 
     fn file(&self, file: File) -> io::Result<&fs::File> {
         match file {
             File::Data => Ok(&self.data),
             File::Regions => Ok(&self.regions),
-            File::Live => self.live.get().ok_or_else(|| io::ErrorKind::NotFound.into()),
+            File::Live => match self.live.get() {
+                Some(live) => Ok(live),
+                None => Err(io::ErrorKind::NotFound.into()),
+            },
         }
     }
 
@@ -143,7 +250,7 @@ impl FileStorage {
     /// takes a page: the kernel makes the loads, and answers where one would end in SIGBUS.
     fn load_ahead(&self, offset: u64, len: u64) -> io::Result<()> {
         let mapping =
-            MmapOptions::new().offset(offset).len(len as usize).map_raw_read_only(&self.data)?;
+            MmapOptions::new().offset(offset).len(len as usize).map_raw_read_only(&*self.data)?;
         mapping.advise(Advice::PopulateRead).or_else(|error| match error.raw_os_error() {
             Some(libc::EFAULT) => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
             // Linux before 5.14 cannot be asked.
@@ -153,29 +260,8 @@ impl FileStorage {
     }
 }
 
-/// Creates `directory` if it is not there.
-fn create_directory(directory: &Path) -> Result<()> {
-    match fs::create_dir(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::io("create", directory, &error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn open_file(path: &Path, read_only: bool, create: bool) -> io::Result<fs::File> {
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(!read_only)
-        .create(create)
-        .truncate(false)
-        .mode(0o666) // less the umask, as usual
-        .custom_flags(libc::O_NONBLOCK) // a FIFO of this name must not hang the open
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    Ok(file)
+fn not_there(path: &Path) -> Error {
+    Error::io("open", path, &io::Error::from_raw_os_error(libc::ENOENT))
 }
 
 fn lock(file: &fs::File, shared: bool) -> io::Result<()> {
@@ -184,8 +270,12 @@ fn lock(file: &fs::File, shared: bool) -> io::Result<()> {
     check(|| unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) })
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
-    fs::File::open(path)?.sync_all()
+/// Closing the descriptor would not do while a child of a fork by another thread still has a copy of it,
+/// if only until its exec.
+fn unlock(file: &fs::File) {
+    // A failure leaves the lock until the descriptor is closed.
+    // SAFETY: a system call on an open descriptor.
+    let _ = check(|| unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) });
 }
 
 /// The magic number of the file system that `data` is on.
@@ -199,7 +289,7 @@ fn file_system(data: &fs::File) -> io::Result<i64> {
 }
 
 /// Runs a system call that answers -1 with `errno`, again when a signal interrupts it.
-fn check(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
+pub(super) fn check(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
     loop {
         if call() != -1 {
             return Ok(());
@@ -225,17 +315,8 @@ fn overwrite_in_place(file: &fs::File) {
     }
 }
 
-/// The first `len` bytes of `file`, or all where it is shorter.
-fn read_front(file: &fs::File, len: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut file = file;
-    file.rewind()?;
-    file.take(len).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Where `file` may hold something else than zeros.
-fn written(file: &fs::File) -> io::Result<Vec<Range<usize>>> {
+/// Where a range of `file` may hold something else than zeros.
+fn written(file: &fs::File, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
     let mut ranges = Vec::new();
     let seek = |from: u64, whence| {
         // SAFETY: a system call on an open descriptor, whose position nobody relies on.
@@ -244,17 +325,25 @@ fn written(file: &fs::File) -> io::Result<Vec<Range<usize>>> {
             offset => Ok(offset as u64),
         }
     };
-    let mut end = 0;
-    loop {
-        let start = match seek(end, libc::SEEK_DATA) {
-            Ok(start) => start,
-            // Nothing is behind.
-            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Ok(ranges),
-            Err(error) => return Err(error),
-        };
-        end = seek(start, libc::SEEK_HOLE)?;
-        ranges.push(start as usize..end as usize);
-    }
+    let mut find = || {
+        let mut end = range.start;
+        while end < range.end {
+            let start = match seek(end, libc::SEEK_DATA) {
+                Ok(start) => start,
+                // Nothing is behind.
+                Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            end = seek(start, libc::SEEK_HOLE)?;
+            if start < range.end {
+                ranges.push(start..end.min(range.end));
+            }
+        }
+        Ok(())
+    };
+    let found = find();
+    park(file);
+    found.map(|()| ranges)
 }
 
 /// The number of the disk that `device` is, or is a part of, in the order in which the system got them;
@@ -263,7 +352,7 @@ fn written(file: &fs::File) -> io::Result<Vec<Range<usize>>> {
 fn disk_sequence(device: u64) -> io::Result<u64> {
     let directory = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
     for path in [format!("{directory}/diskseq"), format!("{directory}/../diskseq")] {
-        match fs::read_to_string(path) {
+        match read_small(&path) {
             Ok(text) => {
                 if let Ok(number) = text.trim().parse() {
                     return Ok(number);
@@ -302,6 +391,12 @@ impl Storage for FileStorage {
 
     fn len(&self, file: File) -> io::Result<u64> {
         Ok(self.file(file)?.metadata()?.len())
+    }
+
+    fn prepare_table(&self) {
+        if self.file_system == BTRFS {
+            overwrite_in_place(&self.regions);
+        }
     }
 
     fn set_len(&self, file: File, len: u64) -> io::Result<()> {
@@ -354,6 +449,19 @@ impl Storage for FileStorage {
         }
     }
 
+    fn punch_blank(&self, offset: u64, len: u64) -> io::Result<()> {
+        // What is allocated and was never written is a hole to this question.
+        let mut end = offset;
+        let behind = iter::once(offset + len..offset + len);
+        for range in written(&self.data, offset..offset + len)?.into_iter().chain(behind) {
+            if end < range.start {
+                self.punch(end, range.start - end)?;
+            }
+            end = range.end;
+        }
+        Ok(())
+    }
+
     fn write(&self, file: File, offset: u64, bytes: &[u8]) -> io::Result<()> {
         check_file_size_limit(offset + bytes.len() as u64)?;
         self.file(file)?.write_all_at(bytes, offset)
@@ -391,17 +499,7 @@ impl Storage for FileStorage {
     }
 
     fn sync_directory(&self) -> io::Result<()> {
-        sync_directory(&self.directory)?;
-        // The directory may be new itself, whoever made it.
-        let parent = match self.directory.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        match sync_directory(parent) {
-            // It was not this user who made the directory in there.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            result => result,
-        }
+        self.directory.sync()
     }
 
     fn reread_data(&self) -> io::Result<()> {
@@ -423,18 +521,19 @@ impl Storage for FileStorage {
         // Mapped for reading, which any descriptor allows; `open_window` adds what is wanted.
         let mut options = MmapOptions::new();
         let options = options.len(mapped_len);
-        let (base, mapping): (_, Box<dyn Any + Send + Sync>) = if self.read_only {
+        let base = if self.read_only {
             // What `cover` does is not for the file.
             // SAFETY: the pages are those of the file, which no owner of the database changes meanwhile.
-            let mapping = unsafe { options.map_copy_read_only(&self.data)? };
-            (mapping.as_ptr().cast_mut(), Box::new(mapping))
+            let mapping = unsafe { options.map_copy_read_only(&*self.data)? };
+            mem::ManuallyDrop::new(mapping).as_ptr().cast_mut()
         } else {
-            let mapping = options.map_raw_read_only(&self.data)?;
-            (mapping.as_mut_ptr(), Box::new(mapping))
+            let mapping = options.map_raw_read_only(&*self.data)?;
+            mem::ManuallyDrop::new(mapping).as_mut_ptr()
         };
+        let mapping = self.mappings.add(base, mapped_len);
         // SAFETY: a range that has just been mapped, and that nobody knows yet.
         check(|| unsafe { libc::mprotect(base.cast(), mapped_len, libc::PROT_NONE) })?;
-        Ok(Window::new(base, len, mapping))
+        Ok(Window::new(base, len, Box::new(mapping)))
     }
 
     fn open_window(&self, window: &Window, len: u64, writable: bool) -> io::Result<()> {
@@ -481,9 +580,12 @@ impl Storage for FileStorage {
         if len == 0 {
             return Ok(Contents::of(Vec::new()));
         }
-        let written = match whole {
+        let written: Vec<_> = match whole {
             true => iter::once(0..len as usize).collect(),
-            false => written(file)?,
+            false => {
+                let ranges = written(file, 0..len)?.into_iter();
+                ranges.map(|range| range.start as usize..range.end as usize).collect()
+            }
         };
         if self.holes_take_space() {
             let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
@@ -519,7 +621,7 @@ impl Storage for FileStorage {
     }
 
     fn read_identity(&self) -> io::Result<Vec<u8>> {
-        read_front(&self.data, PAGE_SIZE)
+        read_front(&self.data, PAGE_SIZE as usize)
     }
 
     fn disk_bytes(&self) -> io::Result<u64> {
@@ -556,8 +658,13 @@ impl Storage for FileStorage {
     }
 
     fn new_uuid(&self) -> io::Result<[u8; 16]> {
-        let mut uuid = [0; 16];
-        fs::File::open("/dev/urandom")?.read_exact(&mut uuid)?;
+        let mut uuid = [0_u8; 16];
+        // So few bytes come at once, or not at all.
+        check(|| {
+            // SAFETY: a valid place for the result.
+            let read = unsafe { libc::getrandom(uuid.as_mut_ptr().cast(), uuid.len(), 0) };
+            if read == -1 { -1 } else { 0 }
+        })?;
         Ok(uuid)
     }
 
@@ -565,8 +672,8 @@ impl Storage for FileStorage {
         if let Some(live) = self.live.get() {
             return live.set_len(0);
         }
-        let live = open_file(&self.live_path, false, true)?;
-        live.set_len(0)?;
+        let created = self.directory.create_file(File::Live)?;
+        let live = created.ok_or(io::ErrorKind::AlreadyExists)?;
         if self.file_system == BTRFS {
             overwrite_in_place(&live);
         }
@@ -580,14 +687,16 @@ impl Storage for FileStorage {
         // A page is wanted for the regions that change, not the megabytes of zeros around it that a
         // disk's read-ahead may be set to. Without the advice it is only slower.
         let _ = mapping.advise(Advice::Random);
-        Ok(Window::new(mapping.as_mut_ptr(), len, Box::new(mapping)))
+        let base = mem::ManuallyDrop::new(mapping).as_mut_ptr();
+        Ok(Window::new(base, len, Box::new(self.mappings.add(base, len as usize))))
     }
 
     fn remove_live(&self) -> io::Result<()> {
-        match fs::remove_file(&self.live_path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        self.live.get().map_or(Ok(()), |live| self.directory.remove_file(File::Live, live))
+    }
+
+    fn remove_created(&self) {
+        self.directory.remove_made();
     }
 
     fn file_id(&self, file: File) -> io::Result<FileId> {
@@ -602,7 +711,7 @@ impl Storage for FileStorage {
     }
 
     fn boot_id(&self) -> io::Result<Option<[u8; 16]>> {
-        match fs::read_to_string(BOOT_ID) {
+        match read_small(BOOT_ID) {
             Ok(text) => {
                 let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
                 Ok(u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes))
@@ -613,10 +722,25 @@ impl Storage for FileStorage {
         }
     }
 
+    fn holding(&self) -> &Holding {
+        self.holding
+    }
+
     fn unlock(&self) {
-        // A failure leaves the lock until the descriptor is closed.
-        // SAFETY: a system call on an open descriptor.
-        let _ = check(|| unsafe { libc::flock(self.data.as_raw_fd(), libc::LOCK_UN) });
+        if !self.is_unlocked.swap(true, Ordering::AcqRel) {
+            unlock(&self.lock);
+            self.holding.end();
+        }
+    }
+
+    fn unmap(&self) {
+        self.mappings.unmap_all();
+    }
+
+    fn leave_to_parent(&self) {
+        let live = self.live.get();
+        [&self.lock, &self.data, &self.regions].into_iter().chain(live).for_each(Descriptor::close);
+        self.directory.close();
     }
 }
 

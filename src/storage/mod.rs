@@ -4,7 +4,11 @@
 //! The one thing that does not is a load or store through a [`Window`]: it is a plain memory
 //! access, and the hot path of the library.
 
+mod descriptor;
+mod directory;
 pub(crate) mod file;
+mod holding;
+mod mapping;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
@@ -13,6 +17,8 @@ use std::io;
 use std::iter;
 use std::ops::Range;
 use std::path::Path;
+
+pub use holding::Holding;
 
 /// The files of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,9 +120,14 @@ pub trait Storage: Send + Sync {
     fn len(&self, file: File) -> io::Result<u64>;
     /// Makes `file` exactly `len` long; new bytes are zero and sparse.
     fn set_len(&self, file: File, len: u64) -> io::Result<()>;
+    /// `regions` is empty and about to be created. May ask the file system to overwrite it in place.
+    fn prepare_table(&self) {}
     /// Gives the range blocks of its own, extending the file if need be. Bytes that were there
     /// keep their values, new ones are zero.
     fn allocate(&self, file: File, offset: u64, len: u64) -> io::Result<()>;
+    /// Gives back the blocks of those parts of a range of `data` that hold nothing, where an allocation has
+    /// failed half-way. Nobody relies on a block in there.
+    fn punch_blank(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Takes the blocks of the range in `data` away; its bytes become zero.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Writes all of `bytes`.
@@ -162,7 +173,7 @@ pub trait Storage: Send + Sync {
     fn create_live(&self) -> io::Result<()>;
     /// Maps a range of `live`, readable and writable.
     fn map_live(&self, offset: u64, len: u64) -> io::Result<Window>;
-    /// Removes `live`, if it is there.
+    /// Removes `live`, if it is there and still the file that was opened.
     fn remove_live(&self) -> io::Result<()>;
     /// A store into a mapping of `live` has happened. Only a simulation wants to know.
     #[cfg(feature = "simulation")]
@@ -172,6 +183,15 @@ pub trait Storage: Send + Sync {
     /// A number that changes whenever the system starts, and with it everything that the page cache
     /// has and the disk has not is gone. `None` where the system does not tell.
     fn boot_id(&self) -> io::Result<Option<[u8; 16]>>;
+    /// Removes what has been made since the files were opened, of a database that was not created after all.
+    fn remove_created(&self) {}
+    /// What others are told who want to open the database.
+    fn holding(&self) -> &Holding;
     /// Lets another process open the database.
     fn unlock(&self);
+    /// In a forked child: closes its descriptors, so that the lock goes with the parent. Nothing but `unmap`
+    /// may be called after it.
+    fn leave_to_parent(&self) {}
+    /// In a forked child: unmaps all windows. Nobody looks at a view any more.
+    fn unmap(&self) {}
 }

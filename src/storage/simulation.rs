@@ -14,7 +14,7 @@ use std::sync::Arc;
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 
-use super::{Contents, File, FileId, Storage, Window};
+use super::{Contents, File, FileId, Holding, Storage, Window};
 
 /// What a drive writes whole or not at all.
 pub const SECTOR: usize = 512;
@@ -354,6 +354,7 @@ pub struct Simulation {
     live_memory: Arc<MmapRaw>,
     state: Mutex<State>,
     meanwhile: Mutex<Option<Meanwhile>>,
+    holding: Holding,
     paths: [PathBuf; 3],
 }
 
@@ -438,6 +439,7 @@ impl Simulation {
                 unlocked: false,
             }),
             meanwhile: Mutex::new(None),
+            holding: Holding::new(),
             paths: [File::Data, File::Regions, File::Live]
                 .map(|file| Path::new("simulation").join(file.name())),
         };
@@ -798,6 +800,19 @@ impl Storage for Simulation {
         )
     }
 
+    fn punch_blank(&self, offset: u64, len: u64) -> io::Result<()> {
+        let effect = |state: &mut State| {
+            self.look(state);
+            for page in offset / PAGE as u64..(offset + len) / PAGE as u64 {
+                if *state.data.present.page(page) == ZEROS {
+                    let start = page * PAGE as u64;
+                    self.discard(state, start, start + PAGE as u64);
+                }
+            }
+        };
+        self.call("punch_blank", |_| {}, effect)
+    }
+
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let effect = |state: &mut State| self.discard(state, offset, offset + len);
         self.call("punch", |_| {}, effect)
@@ -983,6 +998,10 @@ impl Storage for Simulation {
 
     fn boot_id(&self) -> io::Result<Option<[u8; 16]>> {
         self.question("boot_id", |state| state.ids.boot.map(|boot| u128::from(boot).to_le_bytes()))
+    }
+
+    fn holding(&self) -> &Holding {
+        &self.holding
     }
 
     fn unlock(&self) {
