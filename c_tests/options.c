@@ -4,7 +4,8 @@
 #include <stddef.h>
 
 #define KNOWN_FLAGS                                                                                \
-    (RAWDB_OPEN_READ_ONLY | RAWDB_OPEN_NO_CREATE | RAWDB_OPEN_CREATE_NEW | RAWDB_OPEN_GUARDED)
+    (RAWDB_OPEN_READ_ONLY | RAWDB_OPEN_NO_CREATE | RAWDB_OPEN_CREATE_NEW | RAWDB_OPEN_GUARDED |    \
+     RAWDB_OPEN_SHARE_DIRECTORY)
 
 static void check_open(const char *path, const rawdb_options *options, rawdb_status wanted)
 {

@@ -48,7 +48,7 @@ impl Engine {
     }
 
     /// Punches the whole pieces of a hole that has been taken out, and puts it back.
-    fn punch_hole(&self, hole: Extent) -> Result<()> {
+    pub fn punch_hole(&self, hole: Extent) -> Result<()> {
         let whole = hole.whole(self.piece);
         let punched = if whole.len > 0 { self.punch(whole) } else { Ok(()) };
         // Counted as given back in either case: a file system that refuses now would be asked

@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rawdb::{Database, Error, ErrorKind, Options, Region, Stats, View};
@@ -218,12 +220,13 @@ impl Disk {
 
     fn free(&self) -> u64 {
         self.sync();
-        let file = fs::File::open(&self.path).unwrap();
-        // SAFETY: all-zero bytes are a valid `statvfs`.
-        let mut statvfs: libc::statvfs = unsafe { std::mem::zeroed() };
-        // SAFETY: an open descriptor and a valid place for the result.
-        assert_eq!(unsafe { libc::fstatvfs(file.as_raw_fd(), &mut statvfs) }, 0);
-        statvfs.f_bavail * statvfs.f_frsize
+        free(&self.path)
+    }
+
+    /// What the files of the database take.
+    fn taken(&self) -> u64 {
+        let files = fs::read_dir(self.db()).into_iter().flatten();
+        files.map(|entry| entry.unwrap().metadata().unwrap().blocks() * 512).sum()
     }
 
     /// Fills the disk to the last block.
@@ -253,6 +256,53 @@ impl Disk {
         let filler = fs::OpenOptions::new().write(true).open(self.path.join("filler")).unwrap();
         filler.set_len(filler.metadata().unwrap().len().saturating_sub(bytes)).unwrap();
         self.sync();
+    }
+}
+
+/// As `df` has it.
+fn free(path: &Path) -> u64 {
+    let file = fs::File::open(path).unwrap();
+    // SAFETY: all-zero bytes are a valid `statvfs`.
+    let mut statvfs: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: an open descriptor and a valid place for the result.
+    assert_eq!(unsafe { libc::fstatvfs(file.as_raw_fd(), &mut statvfs) }, 0);
+    statvfs.f_bavail * statvfs.f_frsize
+}
+
+/// Another process fills the disk, so what is free says nothing.
+static SHARED: AtomicBool = AtomicBool::new(false);
+
+/// What was free on the disk of this case before a call, and what its files took.
+struct Free {
+    disk: Disk,
+    free: u64,
+    taken: u64,
+}
+
+impl Free {
+    fn now() -> Free {
+        let path = std::env::var(DISK).unwrap().into();
+        let disk = Disk { path, guarded: false, writes_guarded: false };
+        let (free, taken) = (free(&disk.path), disk.taken());
+        Free { disk, free, taken }
+    }
+
+    /// A call that has failed has given back what it got.
+    fn check_not_lost(&self, error: &Error) {
+        if SHARED.load(Ordering::Relaxed) {
+            return;
+        }
+        // What btrfs sets aside for a tree in the attempt is gone as well to `df`.
+        let lost = || match self.disk.is_btrfs() {
+            true => self.disk.taken().saturating_sub(self.taken),
+            false => self.free.saturating_sub(free(&self.disk.path)),
+        };
+        if lost() > 64 * KIB as u64 {
+            // Some free it a little later.
+            self.disk.sync();
+        }
+        let lost = lost();
+        assert!(lost <= 64 * KIB as u64, "{lost} of {} bytes are gone after {error}", self.free);
     }
 }
 
@@ -333,10 +383,11 @@ impl Both {
     /// Runs what may meet the full disk: it succeeds, or fails with `NoSpace` and has changed
     /// nothing. Says whether it succeeded.
     fn attempt(&mut self, call: impl FnOnce(&mut Both) -> Result<(), Error>) -> bool {
-        let before = self.seen();
+        let (before, free) = (self.seen(), Free::now());
         match call(self) {
             Ok(()) => true,
             Err(error) => {
+                free.check_not_lost(&error);
                 assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
                 assert!(
                     matches!(error.os_error(), Some(libc::ENOSPC | libc::EDQUOT)),
@@ -356,8 +407,10 @@ impl Both {
     /// On a copy-on-write file system an overwrite of several pages may fail between them, and what
     /// was written before cannot be put back, because that takes space as well.
     fn overwrite_on_btrfs(&mut self, name: &str, bytes: &[u8], at: usize) -> bool {
+        let free = Free::now();
         let Err(error) = self.write_at(name, bytes, at) else { return true };
         assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        free.check_not_lost(&error);
         let old = self.model[name].clone();
         let mut new = old.clone();
         new.resize(old.len().max(at + bytes.len()), 0);
@@ -379,9 +432,10 @@ impl Both {
         name: &str,
         call: impl FnOnce(&mut Both) -> Result<(), Error>,
     ) -> bool {
-        let before = self.seen();
+        let (before, free) = (self.seen(), Free::now());
         let Err(error) = call(self) else { return true };
         assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        free.check_not_lost(&error);
         assert_eq!(self.seen(), before);
         let found = self.region(name).view(0, u64::MAX).unwrap().to_vec();
         self.model.insert(name.to_owned(), found);
@@ -878,6 +932,7 @@ fn random_programs_on_a_shared_disk() {
         return keep_filling(&path);
     }
     on_disks(name, &KINDS, |disk| {
+        SHARED.store(true, Ordering::Relaxed);
         let both = Both::new(disk.open());
         let path = disk.path.join("other");
         let filler = child("random_programs_on_a_shared_disk").env(FILL, &path).spawn();

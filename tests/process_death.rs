@@ -369,22 +369,20 @@ fn what_is_no_mirror_is_ignored_and_replaced() {
         live[2048] = 0;
         live
     };
-    let candidates = [
-        Vec::new(),
-        cut(1),
-        cut(4095),
-        vec![0; whole.len()],
-        vec![0xFF; whole.len()],
-        scribbled(0),
-        scribbled(30),
-        scribbled(70),
-        marked,
-    ];
+    let candidates =
+        [Vec::new(), cut(1), cut(4095), vec![0; whole.len()], scribbled(30), scribbled(70), marked];
     for live in candidates {
         fs::write(left.live(), &live).unwrap();
         assert_eq!(names_and_lengths(&left.path()), flushed());
     }
-    // Somebody else's garbage does not come back either.
+    // What does not even begin as a mirror is somebody else's, who may want to keep it.
+    for live in [vec![0xFF; whole.len()], scribbled(0)] {
+        fs::write(left.live(), &live).unwrap();
+        let error = Database::open(left.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(fs::read(left.live()).unwrap() == live);
+    }
+    // Garbage does not come back either.
     fs::write(left.live(), scribbled(30)).unwrap();
     let db = Database::open(left.path()).unwrap();
     db.create_region_if_needed("c").unwrap();

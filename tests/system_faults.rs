@@ -49,6 +49,7 @@ mod call {
     pub const MAP: u32 = 1 << 13;
     pub const PROTECT: u32 = 1 << 14;
     pub const ADVISE: u32 = 1 << 15;
+    pub const UNLINK: u32 = 1 << 16;
 
     pub const SYNCS: u32 = SYNC_DATA | SYNC_DIRECTORY;
     pub const CHANGES: u32 = MKDIR | WRITE | SYNCS | SET_LEN | ALLOCATE | PUNCH;
@@ -116,7 +117,7 @@ const fn kind(name: &'static str, action: i32, error: i32, lasting: bool, calls:
 
 use call::*;
 
-const EIO_CALLS: u32 = OPEN | READ | STAT | STATFS | IOCTL | ADVISE | CHANGES;
+const EIO_CALLS: u32 = OPEN | READ | STAT | STATFS | IOCTL | ADVISE | UNLINK | CHANGES;
 const SPACE_CALLS: u32 = OPEN | IOCTL | CHANGES;
 const MEMORY_CALLS: u32 = EIO_CALLS | MAP | PROTECT;
 /// Those that a signal can interrupt.
@@ -446,6 +447,21 @@ impl Run<'_> {
         program.model.check(&db).unwrap();
     }
 
+    /// An open that has failed leaves a database that it has created not behind, and one that was closed
+    /// as it was.
+    fn check_left_as_found(&self, start: &Start) {
+        let read = |db: &Path, name| fs::read(db.join(name)).unwrap();
+        match start {
+            Start::Nothing => assert!(!self.db.exists(), "a failed open leaves a database"),
+            Start::Copy(template, _) if !template.join("live").exists() => {
+                assert!(!self.db.join("live").exists(), "a failed open leaves a mirror");
+                assert!(read(template, "regions") == read(&self.db, "regions"));
+                assert!(read(template, "data") == read(&self.db, "data"));
+            }
+            _ => {}
+        }
+    }
+
     /// Runs the case, and says whether a call was hit.
     fn run(&self, case: &Case) -> bool {
         let storage = |armed| self.faults.set_armed(armed);
@@ -470,6 +486,9 @@ impl Run<'_> {
                     "open, {hit:#x} hit: {error:?}"
                 );
                 assert!(!self.kind.is_invisible(), "{error}");
+                if !self.kind.lasting {
+                    self.check_left_as_found(&case.start);
+                }
                 if self.kind.lasting {
                     storage(true);
                     let again = self.open(&self.db);

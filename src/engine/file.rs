@@ -30,24 +30,23 @@ impl Engine {
         assert!(from < need && need <= want);
         let attempt = |to: u64| {
             let mut pieces = self.pieces.lock();
-            let range = Extent { start: place.start + from, len: to - from };
-            for run in pieces.missing(range) {
+            let runs = pieces.missing(Extent { start: place.start + from, len: to - from });
+            for (number, run) in runs.iter().enumerate() {
                 if let Err(error) = self.storage.allocate(File::Data, run.start, run.len) {
-                    // A failed allocation may have taken what was left of the disk. Behind
-                    // `unneeded` nobody needs these bytes, and whole pieces nobody shares.
-                    let start = run.start.max(place.start + unneeded);
-                    let len = run.end().min(place.end()).saturating_sub(start);
-                    let whole = Extent { start, len }.whole(self.piece);
-                    if whole.len > 0 {
-                        let _ = self.storage.punch(whole.start, whole.len);
+                    // Of the runs before it, nobody needs bytes behind `unneeded`, and nobody relies on
+                    // pieces that are not known to have their blocks.
+                    for run in &runs[..number] {
+                        let start = run.start.max(place.start + unneeded);
+                        let len = run.end().min(place.end()).saturating_sub(start);
+                        let whole = Extent { start, len }.whole(self.piece);
+                        if whole.len > 0 {
+                            let _ = self.storage.punch(whole.start, whole.len);
+                        }
                     }
-                    // In the others are bytes of other regions, which nobody stores to before these pieces
-                    // have all their blocks.
-                    let _ = self.storage.punch_blank(run.start, run.len);
                     return Err(error);
                 }
-                pieces.set_allocated(run);
             }
+            runs.iter().for_each(|&run| pieces.set_allocated(run));
             // The last piece may reach further than what was asked for.
             let end = (place.start + to).next_multiple_of(self.piece);
             Ok((end - place.start).min(place.len))

@@ -39,8 +39,9 @@ impl Engine {
         let mut undo = Undo::Nothing;
         Engine::try_open(storage.clone(), options, &mut undo).inspect_err(|_| {
             // What cannot be taken back does no harm: it is what a crash could leave.
-            let _ = undo.carry_out(&*storage);
-            storage.remove_created();
+            if undo.carry_out(&*storage).is_ok() {
+                storage.remove_created();
+            }
             storage.unlock();
         })
     }
@@ -277,20 +278,22 @@ impl Undo {
         match self {
             Undo::Nothing => Ok(()),
             Undo::Creation => {
+                // A mirror without a database would pass for somebody else's file.
+                storage.remove_live()?;
+                storage.sync_directory()?;
                 // Without an identity there is no database, whatever of the rest reaches the disk.
                 storage.set_len(File::Data, 0)?;
                 storage.sync(File::Data)?;
-                storage.set_len(File::Regions, 0)?;
-                storage.remove_live()
+                storage.set_len(File::Regions, 0)
             }
             Undo::Mark { header, data_len } => {
+                storage.remove_live()?;
                 storage.set_len(File::Data, data_len)?;
                 let page = format::encode_header(&header);
                 for side in 0..2 {
                     storage.write(File::Regions, format::header_offset(side), page.sectors())?;
                 }
-                storage.sync(File::Regions)?;
-                storage.remove_live()
+                storage.sync(File::Regions)
             }
         }
     }
@@ -390,14 +393,11 @@ fn vacant_runs(used: &[u64], next: u64) -> Vec<Range<u64>> {
 /// Gives all bytes of all regions blocks, so that looking at them takes none. A backup may have
 /// come back with holes in it.
 fn fill_holes(storage: &dyn Storage, recovered: &Recovered, mirror: Option<&Mirror>) -> Result<()> {
-    let with_bytes = || recovered.regions(mirror).map(|it| it.region).filter(|it| it.len > 0);
-    for (number, region) in with_bytes().enumerate() {
-        if let Err(error) = storage.allocate(File::Data, region.start, region.len) {
-            // It leaves what it found, also of the holes that there was space for.
-            with_bytes().take(number + 1).for_each(|region| {
-                let _ = storage.punch_blank(region.start, region.len);
-            });
-            return Err(Error::io("fill holes in", storage.path(File::Data), &error));
+    for region in recovered.regions(mirror).map(|it| it.region) {
+        if region.len > 0 {
+            storage
+                .allocate(File::Data, region.start, region.len)
+                .map_err(|error| Error::io("fill holes in", storage.path(File::Data), &error))?;
         }
     }
     Ok(())

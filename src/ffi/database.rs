@@ -150,15 +150,18 @@ pub type rawdb_progress_fn =
 
 /// Opens the database in the directory `path`, creating it if it does not exist.
 ///
-/// A database is a directory of its own with a few files in it. It is open once at a time, in one
-/// process, unless it is for reading only. After the death of the process that had it open it is
+/// A database is a directory of its own with a few files in it: a new one, or an empty one. (Files of
+/// other programs in it are refused, see RAWDB_OPEN_SHARE_DIRECTORY, and never overwritten or removed.)
+/// It is open once at a time, in one process, unless it is for reading only. After the death of the process that had it open it is
 /// found as that left it, after a restart of the system as last flushed (see DURABILITY), and at once:
 /// there is nothing to repair or to wait for. Opening takes as long as it takes to read the region
 /// table, and after a restart to sync the files. For writing it takes 4 KiB of disk space per region,
 /// and at least 64 KiB, which rawdb_close() gives back.
 ///
 ///   path     the directory, as the operating system takes it, in any encoding. Its parent must
-///            exist.
+///            exist. It is looked up once: later the process may change its working directory, and
+///            the directory may be renamed. To open a directory by a descriptor n, use the path
+///            "/proc/self/fd/n". Links in the path are followed; the files in it must not be links.
 ///   options  or NULL for the defaults.
 ///   db_out   the database, to be closed with rawdb_close(). NULL on failure.
 ///
@@ -167,17 +170,19 @@ pub type rawdb_progress_fn =
 ///                             unknown flags or members, or flags that contradict each other.
 ///   RAWDB_E_NOT_FOUND         no database there, and READ_ONLY or NO_CREATE forbids to create it;
 ///                             or the parent directory does not exist.
-///   RAWDB_E_ALREADY_EXISTS    a database is there, and CREATE_NEW was given.
+///   RAWDB_E_ALREADY_EXISTS    a database is there, and CREATE_NEW was given; or no database is
+///                             there, but files of other programs.
 ///   RAWDB_E_LOCKED            it is open already, here or in another process, or was closed here
-///                             with views that are still not released.
-///   RAWDB_E_CORRUPT           its files are damaged, or not a database's. They are left as they
-///                             are.
+///                             with views that are still not released; rawdb_last_error() tells.
+///   RAWDB_E_CORRUPT           its files are damaged, or not a database's (also: links, or special
+///                             files). They are left as they are.
 ///   RAWDB_E_INCOMPATIBLE      they were written by a version with a newer format.
 ///   RAWDB_E_TOO_LARGE         min_file_len exceeds what a file can be.
 ///   RAWDB_E_NO_MEMORY         memory is exhausted, or max_address_space is not enough.
 ///   RAWDB_E_NO_SPACE, RAWDB_E_IO, RAWDB_E_PANIC
 ///
-/// A database that this call created is on disk, empty, when it returns. Any thread.
+/// A database that this call created is on disk, empty, when it returns. A call that fails leaves
+/// directory and files as it found them. Any thread.
 ///
 /// Since 0.1.0.
 #[no_mangle]
@@ -215,7 +220,9 @@ pub unsafe extern "C" fn rawdb_open(
 /// lost:
 ///   RAWDB_E_IO        a sync failed, now or earlier; see rawdb_flush().
 ///   RAWDB_E_FORKED    the database belongs to the parent process, which is not affected, nor are
-///                     the files; its memory and mapping stay with this process.
+///                     the files. This process has let go of them: its descriptors are closed, and
+///                     the mapping is gone, and with it the bytes of inherited views. When the
+///                     parent has ended, this process may open the database.
 ///   RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY, RAWDB_E_PANIC
 ///
 /// Where that matters, call rawdb_flush() first: after it has failed one can still do something.

@@ -83,6 +83,7 @@ fn rust() -> BTreeMap<String, i128> {
         RAWDB_OPEN_NO_CREATE,
         RAWDB_OPEN_CREATE_NEW,
         RAWDB_OPEN_GUARDED,
+        RAWDB_OPEN_SHARE_DIRECTORY,
         RAWDB_RENAME_REPLACE,
         RAWDB_TO_END,
         RAWDB_OK,

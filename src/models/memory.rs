@@ -219,10 +219,6 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn punch_blank(&self, _offset: u64, _len: u64) -> io::Result<()> {
-        unreachable!("no allocation fails")
-    }
-
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         self.discard(&mut self.step_of_owner(), offset, offset + len);
         Ok(())

@@ -85,10 +85,11 @@ impl AppendBuffer {
                 }
                 inner.set_len(&writer, end)
             };
-            match publish() {
-                Err(error) if inner.engine.made_space(&error) => publish()?,
-                published => published?,
-            }
+            let published = match publish() {
+                Err(error) if inner.engine.made_space(&error) => publish(),
+                published => published,
+            };
+            published.inspect_err(|_| inner.give_back_unwritten(&mut writer))?;
             inner.pins.raise_viewed_end(end);
         }
         Ok(offset)

@@ -77,7 +77,7 @@ impl RegionInner {
                 if extended.is_err() {
                     set_reserved(place.len);
                     writer.allocated = writer.allocated.min(place.len);
-                    self.engine.table.lock().space.give_back(extension, 0);
+                    let _ = self.engine.punch_hole(extension);
                 } else {
                     writer.entry_changed = true;
                 }
@@ -141,7 +141,7 @@ impl RegionInner {
         let (allocated, record) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
-                engine.table.lock().space.give_back(extent, 0);
+                let _ = engine.punch_hole(extent);
                 return Err(error);
             }
         };
@@ -163,6 +163,18 @@ impl RegionInner {
         writer.earlier_len = 0;
         writer.synced_len = 0;
         Ok(())
+    }
+
+    /// After a guarded write behind the end has failed: gives back what it got of the disk.
+    #[cold]
+    pub(super) fn give_back_unwritten(&self, writer: &mut Writer) {
+        if self.engine.guarded {
+            let (from, place) = (self.unneeded_from(writer), self.place.extent());
+            let behind = Extent { start: place.start + from, len: place.len.saturating_sub(from) };
+            if behind.len > 0 {
+                let _ = self.engine.punch(behind);
+            }
+        }
     }
 
     /// Gives the place up, at once or with its last view. The caller sets another.

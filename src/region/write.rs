@@ -104,10 +104,11 @@ impl RegionInner {
         new_len: u64,
         error: Error,
     ) -> Result<()> {
-        match self.engine.made_space(&error) {
+        let result = match self.engine.made_space(&error) {
             true => self.put_once(writer, offset, data, new_len),
             false => Err(error),
-        }
+        };
+        result.inspect_err(|_| self.give_back_unwritten(writer))
     }
 
     #[inline(always)]

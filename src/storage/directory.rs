@@ -278,7 +278,10 @@ impl Directory {
     fn foreign(&self, file: File, what: &str) -> Error {
         Error::new(
             ErrorKind::Corrupt,
-            format!("{} is {what}: not a file of a database, and left as it is", self.path(file).display()),
+            format!(
+                "{} is {what}: not a file of a database, and left as it is",
+                self.path(file).display()
+            ),
         )
     }
 

@@ -346,6 +346,63 @@ fn written(file: &fs::File, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
     found.map(|()| ranges)
 }
 
+/// The parts of a range of `file` that have no blocks; none where the file system does not say. That is
+/// not what [`written`] tells: blocks that were never written are none to that question, and holes that
+/// somebody has read are there to it.
+fn holes(file: &fs::File, range: Range<u64>) -> Vec<Range<u64>> {
+    const EXTENTS: usize = 32;
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Extent {
+        logical: u64,
+        physical: u64,
+        len: u64,
+        reserved: [u64; 2],
+        flags: u32,
+        reserved_too: [u32; 3],
+    }
+    /// `struct fiemap` of linux/fiemap.h.
+    #[repr(C)]
+    struct Map {
+        start: u64,
+        len: u64,
+        flags: u32,
+        mapped: u32,
+        count: u32,
+        reserved: u32,
+        extents: [Extent; EXTENTS],
+    }
+    /// `_IOWR('f', 11, struct fiemap)`, without the extents.
+    const FS_IOC_FIEMAP: u64 = 3 << 30 | 32 << 16 | (b'f' as u64) << 8 | 11;
+    const LAST: u32 = 1;
+    // SAFETY: all-zero bytes are a valid value, as it consists of integers.
+    let mut map: Map = unsafe { mem::zeroed() };
+    let (mut holes, mut end) = (Vec::new(), range.start);
+    let mut is_last = false;
+    while end < range.end && !is_last {
+        (map.start, map.len, map.count) = (end, range.end - end, EXTENTS as u32);
+        // SAFETY: an open descriptor, and a struct with room for as many extents as it says.
+        let known =
+            check(|| unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &mut map) });
+        if known.is_err() {
+            return Vec::new();
+        }
+        let extents = &map.extents[..map.mapped as usize];
+        for extent in extents {
+            if end < extent.logical {
+                holes.push(end..extent.logical.min(range.end));
+            }
+            end = end.max(extent.logical + extent.len);
+            is_last |= extent.flags & LAST != 0;
+        }
+        is_last |= extents.is_empty();
+    }
+    if end < range.end {
+        holes.push(end..range.end);
+    }
+    holes
+}
+
 /// The number of the disk that `device` is, or is a part of, in the order in which the system got them;
 /// 0 where there is none, or a sandbox hides it. What may be otherwise the next time, as where there is
 /// no descriptor left, is an error: the mirror would be taken for another disk's.
@@ -413,10 +470,20 @@ impl Storage for FileStorage {
         }
         check_file_size_limit(offset + len)?;
         let fd = self.file(file)?.as_raw_fd();
+        // A full disk is full for ever where a failed allocation keeps what it got, as on ext4.
+        let holes = match file {
+            File::Data => holes(&self.data, offset..offset + len),
+            _ => Vec::new(),
+        };
         // SAFETY: a system call on an open descriptor.
         let allocated = check(|| unsafe {
             libc::fallocate64(fd, 0, offset as libc::off64_t, len as libc::off64_t)
         });
+        if allocated.is_err() {
+            for hole in holes {
+                let _ = self.punch(hole.start, hole.end - hole.start);
+            }
+        }
         match allocated {
             // Without the call, zeros take space too, behind the end of the file, where nothing is yet.
             // Before it `live` may have holes then, as it is written through system calls, like `data`.
@@ -447,19 +514,6 @@ impl Storage for FileStorage {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
             other => other,
         }
-    }
-
-    fn punch_blank(&self, offset: u64, len: u64) -> io::Result<()> {
-        // What is allocated and was never written is a hole to this question.
-        let mut end = offset;
-        let behind = iter::once(offset + len..offset + len);
-        for range in written(&self.data, offset..offset + len)?.into_iter().chain(behind) {
-            if end < range.start {
-                self.punch(end, range.start - end)?;
-            }
-            end = range.end;
-        }
-        Ok(())
     }
 
     fn write(&self, file: File, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -663,7 +717,11 @@ impl Storage for FileStorage {
         check(|| {
             // SAFETY: a valid place for the result.
             let read = unsafe { libc::getrandom(uuid.as_mut_ptr().cast(), uuid.len(), 0) };
-            if read == -1 { -1 } else { 0 }
+            if read == -1 {
+                -1
+            } else {
+                0
+            }
         })?;
         Ok(uuid)
     }

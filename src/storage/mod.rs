@@ -123,11 +123,9 @@ pub trait Storage: Send + Sync {
     /// `regions` is empty and about to be created. May ask the file system to overwrite it in place.
     fn prepare_table(&self) {}
     /// Gives the range blocks of its own, extending the file if need be. Bytes that were there
-    /// keep their values, new ones are zero.
+    /// keep their values, new ones are zero. If it fails, what it got within the file is given back; where
+    /// the file has become longer, the caller cuts it.
     fn allocate(&self, file: File, offset: u64, len: u64) -> io::Result<()>;
-    /// Gives back the blocks of those parts of a range of `data` that hold nothing, where an allocation has
-    /// failed half-way. Nobody relies on a block in there.
-    fn punch_blank(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Takes the blocks of the range in `data` away; its bytes become zero.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Writes all of `bytes`.

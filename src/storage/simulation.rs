@@ -800,19 +800,6 @@ impl Storage for Simulation {
         )
     }
 
-    fn punch_blank(&self, offset: u64, len: u64) -> io::Result<()> {
-        let effect = |state: &mut State| {
-            self.look(state);
-            for page in offset / PAGE as u64..(offset + len) / PAGE as u64 {
-                if *state.data.present.page(page) == ZEROS {
-                    let start = page * PAGE as u64;
-                    self.discard(state, start, start + PAGE as u64);
-                }
-            }
-        };
-        self.call("punch_blank", |_| {}, effect)
-    }
-
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let effect = |state: &mut State| self.discard(state, offset, offset + len);
         self.call("punch", |_| {}, effect)

@@ -33,7 +33,8 @@ enum call {
     PUNCH,
     MAP,
     PROTECT,
-    ADVISE
+    ADVISE,
+    UNLINK
 };
 
 enum action {
@@ -155,6 +156,16 @@ int open(const char *path, int flags, ...)
     return fails(OPEN) ? -1 : REAL(open)(path, flags, mode);
 }
 
+int openat64(int directory, const char *path, int flags, ...)
+{
+    va_list arguments;
+    int mode;
+    va_start(arguments, flags);
+    mode = open_mode(flags, arguments);
+    va_end(arguments);
+    return fails(OPEN) ? -1 : REAL(openat64)(directory, path, flags, mode);
+}
+
 int mkdir(const char *path, mode_t mode)
 {
     return fails(MKDIR) ? -1 : REAL(mkdir)(path, mode);
@@ -164,6 +175,22 @@ ssize_t read(int fd, void *buffer, size_t len)
 {
     ssize_t n = transfers(READ, len);
     return n <= 0 && len > 0 ? n : REAL(read)(fd, buffer, (size_t)n);
+}
+
+ssize_t pread64(int fd, void *buffer, size_t len, off64_t offset)
+{
+    ssize_t n = transfers(READ, len);
+    return n <= 0 && len > 0 ? n : REAL(pread64)(fd, buffer, (size_t)n, offset);
+}
+
+int fstatat64(int directory, const char *path, struct stat64 *result, int flags)
+{
+    return fails(STAT) ? -1 : REAL(fstatat64)(directory, path, result, flags);
+}
+
+int unlinkat(int directory, const char *path, int flags)
+{
+    return fails(UNLINK) ? -1 : REAL(unlinkat)(directory, path, flags);
 }
 
 int statx(int fd, const char *path, int flags, unsigned mask, struct statx *result)
