@@ -30,7 +30,7 @@ pub(super) struct Directory {
 }
 
 /// Tells files from each other.
-type Inode = (u64, u64);
+pub(super) type Inode = (u64, u64);
 
 fn inode(file: &fs::File) -> io::Result<Inode> {
     let metadata = file.metadata()?;
@@ -49,12 +49,17 @@ impl Directory {
             }
         }
         let open = |flags| open_at(libc::AT_FDCWD, path, libc::O_DIRECTORY | flags, 0);
-        let file = match open(libc::O_RDONLY) {
+        let opened = match open(libc::O_RDONLY) {
             // Who may not list it can still reach the files in it.
             Err(error) if error.raw_os_error() == Some(libc::EACCES) => open(libc::O_PATH),
             opened => opened,
         };
-        let file = file.map_err(|error| Error::io("open", path, &error))?;
+        let file = opened.map_err(|error| {
+            if made {
+                let _ = fs::remove_dir(path);
+            }
+            Error::io("open", path, &error)
+        })?;
         let descriptor = Descriptor::new(file);
         Ok(Directory { path: path.to_owned(), descriptor, made, made_files: Mutex::default() })
     }
@@ -105,21 +110,21 @@ impl Directory {
 
     /// Creates one of the files; `None` where there is one by now. Who has the lock says that it is
     /// [`made`](Directory::made).
-    pub fn create_file(&self, file: File) -> io::Result<Option<Descriptor>> {
-        match self.open_in(file, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL) {
-            Ok(created) => {
-                park(&created);
-                Ok(Some(Descriptor::new(created)))
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-            Err(error) => Err(error),
-        }
+    pub fn create_file(&self, file: File) -> io::Result<Option<(Descriptor, Inode)>> {
+        let created = match self.open_in(file, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            created => created?,
+        };
+        let inode = inode(&created).inspect_err(|_| {
+            let _ = unlink_in(&self.descriptor, &name_of(file), 0);
+        })?;
+        park(&created);
+        Ok(Some((Descriptor::new(created), inode)))
     }
 
-    /// Notes that this process has made a file which goes again if opening fails.
-    pub fn made(&self, file: File, descriptor: &fs::File) -> io::Result<()> {
-        self.made_files.lock().push((file, inode(descriptor)?));
-        Ok(())
+    /// Notes that this process has made a file, which goes again if opening fails.
+    pub fn made(&self, file: File, inode: Inode) {
+        self.made_files.lock().push((file, inode));
     }
 
     /// Whether this is still the file of that name.

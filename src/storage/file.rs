@@ -139,11 +139,11 @@ impl FileStorage {
     ) -> Result<Option<(Descriptor, bool)>> {
         let path = directory.path(File::Data);
         let (data, made) = match directory.open_file(File::Data, options.read_only)? {
-            Some(data) => (data, false),
+            Some(data) => (data, None),
             None if may_create => {
                 directory.check_creatable(options.share_directory, false)?;
                 match directory.create_file(File::Data) {
-                    Ok(Some(data)) => (data, true),
+                    Ok(Some((data, inode))) => (data, Some(inode)),
                     Ok(None) => return Ok(None),
                     // The directory has been removed.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -153,7 +153,12 @@ impl FileStorage {
             None => return Err(not_there(&path)),
         };
         let examine = |error| Error::io("examine", &path, &error);
-        if let Err(error) = lock(&data, options.read_only) {
+        let locked = lock(&data, options.read_only);
+        let is_taken = |error: &io::Error| error.raw_os_error() == Some(libc::EWOULDBLOCK);
+        if let (Some(inode), false) = (made, locked.as_ref().is_err_and(is_taken)) {
+            directory.made(File::Data, inode);
+        }
+        if let Err(error) = locked {
             return Err(match error.raw_os_error() {
                 Some(libc::EWOULDBLOCK) => {
                     let holder = holder_of(&data.metadata().map_err(examine)?);
@@ -169,10 +174,7 @@ impl FileStorage {
             unlock(&data);
             return Ok(None);
         }
-        if made {
-            directory.made(File::Data, &data).map_err(examine)?;
-        }
-        Ok(Some((data, made)))
+        Ok(Some((data, made.is_some())))
     }
 
     fn open_others(
@@ -214,9 +216,9 @@ impl FileStorage {
             None if may_create => {
                 let failed = |error| Error::io("create", &path, &error);
                 let taken = || failed(io::ErrorKind::AlreadyExists.into());
-                let regions = directory.create_file(File::Regions).map_err(failed)?;
-                let regions = regions.ok_or_else(taken)?;
-                directory.made(File::Regions, &regions).map_err(failed)?;
+                let created = directory.create_file(File::Regions).map_err(failed)?;
+                let (regions, inode) = created.ok_or_else(taken)?;
+                directory.made(File::Regions, inode);
                 regions
             }
             None => return Err(not_there(&path)),
@@ -731,7 +733,8 @@ impl Storage for FileStorage {
             return live.set_len(0);
         }
         let created = self.directory.create_file(File::Live)?;
-        let live = created.ok_or(io::ErrorKind::AlreadyExists)?;
+        let (live, inode) = created.ok_or(io::ErrorKind::AlreadyExists)?;
+        self.directory.made(File::Live, inode);
         if self.file_system == BTRFS {
             overwrite_in_place(&live);
         }
