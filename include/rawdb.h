@@ -163,7 +163,8 @@
  *
  * CAVEATS
  *
- * - fork(): a database belongs to the process that opened it, so open databases after the fork. In
+ * - fork(), also _Fork() and clone(): a database belongs to the process that opened it, so open
+ *   databases after the fork. (Linux before 4.14 and emulators notice fork() alone.) In
  *   a child every call with an inherited rawdb or rawdb_region answers RAWDB_E_FORKED, reading ones
  *   too; those without a status answer as for NULL. Closing handles and releasing views there does
  *   nothing to the files or the parent, and is not necessary. The bytes of an inherited view are
@@ -349,8 +350,9 @@ typedef struct rawdb_options {
  * but 0 stops the work.
  *
  * It runs on the thread that called rawdb_compact(), before that call returns. It may call
- * anything but rawdb_close() on this database. It must return: no exception and no longjmp() may
- * leave it.
+ * anything but rawdb_close() on this database. It must return: no exception, no longjmp() and no
+ * pthread_exit() may leave it. (In the child of a fork() that it makes, rawdb_compact() answers
+ * RAWDB_E_FORKED.)
  */
 typedef int32_t (*rawdb_progress_fn)(void *context, uint64_t done, uint64_t total);
 
@@ -516,7 +518,7 @@ typedef struct rawdb_view {
 #define RAWDB_E_READ_ONLY -11
 
 /**
- * The handle was inherited through fork(); it belongs to the parent process.
+ * The handle was inherited through fork() or clone(); it belongs to the parent process.
  */
 #define RAWDB_E_FORKED -12
 

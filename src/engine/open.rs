@@ -27,6 +27,7 @@ impl Engine {
     pub fn open(storage: Arc<dyn Storage>, options: &Options) -> Result<Arc<Engine>> {
         let (mut recovered, mirror) = find_or_create(&*storage, options)?;
         let data = storage.path(File::Data);
+        let process_mark = fork::process_mark(data)?;
         let file_len =
             storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
         let mirror = mirror.as_ref();
@@ -84,7 +85,7 @@ impl Engine {
                 epoch: AtomicU64::new(1),
                 durable_epoch: AtomicU64::new(0),
                 stopped: AtomicBool::new(options.read_only),
-                process_mark: fork::process_mark(),
+                process_mark,
             }),
             storage,
             guarded,

@@ -136,8 +136,9 @@ impl From<Stats> for rawdb_stats {
 /// but 0 stops the work.
 ///
 /// It runs on the thread that called rawdb_compact(), before that call returns. It may call
-/// anything but rawdb_close() on this database. It must return: no exception and no longjmp() may
-/// leave it.
+/// anything but rawdb_close() on this database. It must return: no exception, no longjmp() and no
+/// pthread_exit() may leave it. (In the child of a fork() that it makes, rawdb_compact() answers
+/// RAWDB_E_FORKED.)
 pub type rawdb_progress_fn =
     Option<unsafe extern "C" fn(context: *mut c_void, done: u64, total: u64) -> i32>;
 

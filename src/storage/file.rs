@@ -71,6 +71,7 @@ impl FileStorage {
         let data_path = directory.join(File::Data.name());
         let regions_path = directory.join(File::Regions.name());
         let live_path = directory.join(File::Live.name());
+        let process_mark = fork::process_mark(&data_path)?;
 
         let open = |path: &Path| {
             open_file(path, options.read_only, may_create)
@@ -127,7 +128,7 @@ impl FileStorage {
             live_path,
             file_system,
             read_only: options.read_only,
-            process_mark: fork::process_mark(),
+            process_mark,
         })
     }
 
