@@ -171,6 +171,9 @@
  *   good for as long as the parent keeps it. Memory, mapping and descriptors of the database stay
  *   with the child until it ends or calls exec (descriptors are close-on-exec): should the parent
  *   die without rawdb_close(), the database may remain locked until then.
+ * - A filter of system calls (seccomp) that refuses membarrier() has to be set before the process opens
+ *   a database, in all threads that use it. One that comes later may end the process by abort(), with
+ *   a message on stderr: threads could no longer take turns safely.
  * - Network file systems (NFS, SMB and the like) keep neither locks nor mappings in step between
  *   machines. Do not put a database there.
  * - A disk that is taken away after the death of a process, and comes back without a restart of the

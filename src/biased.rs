@@ -41,7 +41,8 @@
 //! revocation, so that locks that threads share end up as plain mutexes, and what revocations cost
 //! is little against what was saved between them. One more limit keeps the cost of a thread that
 //! comes to many regions once (a flush, closing) in proportion to the work that was done: a streak must
-//! be longer than there are locks that lean. Where there is no `membarrier`, no lock leans.
+//! be longer than there are locks that lean. Where there is no `membarrier`, no lock leans; where it
+//! is refused later, who revokes ends the process, as it cannot know what the owner has seen.
 
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;

@@ -207,10 +207,16 @@ pub(crate) mod asymmetric {
 
     pub(crate) fn heavy_fence() {
         if !membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
-            // A filter of system calls that came later. What another processor has delayed is
-            // visible within a microsecond, though nothing but the barrier guarantees it.
-            SHARED.available.store(false, Ordering::Relaxed);
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            // A filter of system calls that came later. Nothing else proves that the owner has seen the
+            // lock revoked, or that it ever will: it may be computing for hours. To go on would be to
+            // have two threads inside.
+            let message =
+                "rawdb: membarrier() is refused since locks rely on it: let filters of system \
+                           calls pass it, or set them before a database is opened\n";
+            // Not the standard library's stderr, which may be locked.
+            // SAFETY: the bytes are there during the call.
+            unsafe { libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len()) };
+            std::process::abort();
         }
     }
 
