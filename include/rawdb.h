@@ -174,6 +174,8 @@
  * - A filter of system calls (seccomp) that refuses membarrier() has to be set before the process opens
  *   a database, in all threads that use it. One that comes later may end the process by abort(), with
  *   a message on stderr: threads could no longer take turns safely.
+ * - Every call gets by with 32 KiB of stack, so that fibers can make it, in a release build and without
+ *   the progress function's own. A panic takes more where RUST_BACKTRACE has it print where it was.
  * - Network file systems (NFS, SMB and the like) keep neither locks nor mappings in step between
  *   machines. Do not put a database there.
  * - A disk that is taken away after the death of a process, and comes back without a restart of the

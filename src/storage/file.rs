@@ -327,7 +327,7 @@ impl Storage for FileStorage {
             // Without the call, zeros take space too, behind the end of the file, where nothing is yet.
             // Before it `live` may have holes then, as it is written through system calls, like `data`.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) && file != File::Data => {
-                let zeros = [0; 1 << 16];
+                let zeros = vec![0; 1 << 16];
                 let mut at = offset.max(self.len(file)?);
                 while at < offset + len {
                     let n = (offset + len - at).min(zeros.len() as u64);
@@ -509,7 +509,7 @@ impl Storage for FileStorage {
     fn cache_table(&self, offset: u64, len: u64) {
         // The kernel makes the larger folios the more is read in a row. Nothing comes from the disk, as
         // these blocks have never been written; and nothing depends on it.
-        let mut buffer = [0; 1 << 16];
+        let mut buffer = vec![0; 1 << 16];
         let mut at = offset;
         while at + buffer.len() as u64 <= offset + len {
             match self.regions.read_at(&mut buffer, at) {
