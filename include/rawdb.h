@@ -69,6 +69,10 @@
  * - rawdb_last_error() and rawdb_last_os_error() are about the calling thread.
  * - Nothing here may be called from a signal handler.
  *
+ * No call is a cancellation point: a thread that is cancelled (pthread_cancel) meanwhile finishes the
+ * call first, and ends at the next cancellation point of the program. Asynchronous cancelability
+ * must be off during calls.
+ *
  *
  * OWNERSHIP
  *
@@ -356,7 +360,7 @@ typedef struct rawdb_options {
  *
  * It runs on the thread that called rawdb_compact(), before that call returns. It may call
  * anything but rawdb_close() on this database. It must return: no exception, no longjmp() and no
- * pthread_exit() may leave it. (In the child of a fork() that it makes, rawdb_compact() answers
+ * pthread_exit() may leave it; pthread_cancel() takes effect after rawdb_compact(). (In the child of a fork() that it makes, rawdb_compact() answers
  * RAWDB_E_FORKED.)
  */
 typedef int32_t (*rawdb_progress_fn)(void *context, uint64_t done, uint64_t total);

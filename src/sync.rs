@@ -15,6 +15,7 @@ pub(crate) use modelled::*;
 pub(crate) use real::*;
 
 pub(crate) type HashMap<K, V> = hashbrown::HashMap<K, V, RandomState>;
+pub(crate) type HashSet<T> = hashbrown::HashSet<T, RandomState>;
 
 /// Keeps a value off the cache lines (fetched in pairs) of its neighbours.
 #[repr(align(128))]
