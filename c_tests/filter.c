@@ -1,4 +1,7 @@
-/* Filters of system calls (seccomp) that refuse membarrier(), which locks rely on once they lean. */
+/*
+ * Filters of system calls (seccomp) that refuse what the library asks for: membarrier(), which locks
+ * rely on once they lean, and the advice by which every fork is noticed.
+ */
 #include "check.h"
 
 #include <errno.h>
@@ -27,12 +30,12 @@ static temp_dir dir;
 static rawdb *db;
 static rawdb_region *region;
 
-/* Refuses membarrier() from now on. Answers 0 where there are no filters, as in emulators. */
-static int refuse_membarrier(unsigned threads)
+/* Refuses a system call from now on. Answers 0 where there are no filters, as in emulators. */
+static int refuse(unsigned call, unsigned threads)
 {
     struct sock_filter steps[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
@@ -48,7 +51,7 @@ static int can_filter(void)
     int status = 0;
     pid_t child = fork();
     if (child == 0)
-        _exit(refuse_membarrier(ALL_THREADS) ? 0 : 1);
+        _exit(refuse(SYS_membarrier, ALL_THREADS) ? 0 : 1);
     CHECK(child > 0 && waitpid(child, &status, 0) == child);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return 1;
@@ -84,7 +87,7 @@ static void *append_many_thread(void *argument)
 static void *append_many_filtered(void *argument)
 {
     (void)argument;
-    CHECK(refuse_membarrier(OWN_THREAD));
+    CHECK(refuse(SYS_membarrier, OWN_THREAD));
     append_many();
     return NULL;
 }
@@ -172,7 +175,7 @@ static void check_ends_loudly(void (*body)(void))
 
 static void filter_before(void)
 {
-    CHECK(refuse_membarrier(ALL_THREADS));
+    CHECK(refuse(SYS_membarrier, ALL_THREADS));
     open_region();
     append_many();
     run_thread(append_many_thread);
@@ -184,7 +187,7 @@ static void filter_of_all_threads(void)
 {
     open_region();
     append_many();
-    CHECK(refuse_membarrier(ALL_THREADS));
+    CHECK(refuse(SYS_membarrier, ALL_THREADS));
     run_thread(append_many_thread);
 }
 
@@ -209,8 +212,35 @@ static void test_filter_after(void)
     check_ends_loudly(filter_of_other_thread);
 }
 
+/* All advice is refused, and so that for the page which tells a child. */
+static void fork_without_advice(void)
+{
+    int status = 0;
+    pid_t child;
+    CHECK(refuse(SYS_madvise, ALL_THREADS));
+    open_region();
+    append_many();
+    child = fork();
+    if (child == 0) {
+        CHECK_STATUS(rawdb_region_append(region, "child", 5, NULL), RAWDB_E_FORKED);
+        CHECK_STATUS(rawdb_close(db), RAWDB_E_FORKED);
+        leave_child();
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    append_many();
+    close_region();
+}
+
+static void test_fork_without_advice(void)
+{
+    if (can_filter())
+        check_runs(fork_without_advice, 2 * APPENDS);
+}
+
 int main(void)
 {
+    RUN(test_fork_without_advice); /* children inherit advice that has been taken before */
     RUN(test_filter_before);
     RUN(test_filter_after);
     return 0;

@@ -168,8 +168,9 @@
  * CAVEATS
  *
  * - fork(), also _Fork() and clone(): a database belongs to the process that opened it, so open
- *   databases after the fork. (Linux before 4.14 and emulators notice fork() alone.) In
- *   a child every call with an inherited rawdb or rawdb_region answers RAWDB_E_FORKED, reading ones
+ *   databases after the fork. (Before Linux 4.14, and in emulators, fork() alone is noticed. And of a
+ *   process with threads fork() alone makes a child that may call anything here, as the other two
+ *   leave it the C library's own locks as they are.) In a child every call with an inherited rawdb or rawdb_region answers RAWDB_E_FORKED, reading ones
  *   too; those without a status answer as for NULL. Closing handles and releasing views there does
  *   nothing to the files or the parent, and is not necessary. The bytes of an inherited view are
  *   good for as long as the parent keeps it. Memory, mapping and descriptors of the database stay
