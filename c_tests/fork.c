@@ -5,6 +5,19 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+/* What feature macros hide. */
+#ifdef __cplusplus
+extern "C" {
+#endif
+extern long syscall(long number, ...);
+extern int madvise(void *address, size_t len, int advice);
+extern pid_t _Fork(void);
+#ifdef __cplusplus
+}
+#endif
 
 static temp_dir dir;
 static rawdb *db;
@@ -403,6 +416,221 @@ static void test_fork_amid_calls(void)
     check_fork_amid(append_on, RAWDB_OPEN_GUARDED); /* where publishing takes long */
 }
 
+/* ---- forks that run no handlers ---- */
+
+static pid_t raw_clone(void)
+{
+#ifdef __s390x__
+    return (pid_t)syscall(SYS_clone, 0L, (long)SIGCHLD, 0L, 0L, 0L);
+#else
+    return (pid_t)syscall(SYS_clone, (long)SIGCHLD, 0L, 0L, 0L, 0L);
+#endif
+}
+
+/* Whether the system wipes memory on request in a child. Emulators say so and do not. */
+static int wipes_on_fork(void)
+{
+    enum { WIPEONFORK = 18, PRIVATE_ANONYMOUS = 0x22 };
+    int status = 0;
+    pid_t child;
+    size_t len = (size_t)sysconf(_SC_PAGESIZE);
+    char *page = (char *)mmap(NULL, len, PROT_READ | PROT_WRITE, PRIVATE_ANONYMOUS, -1, 0);
+    CHECK(page != MAP_FAILED);
+    if (madvise(page, len, WIPEONFORK) != 0)
+        return 0;
+    *page = 1;
+    child = raw_clone();
+    if (child == 0)
+        _exit(*page);
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status));
+    CHECK(munmap(page, len) == 0);
+    return WEXITSTATUS(status) == 0;
+}
+
+/*
+ * The child of each kind of fork is refused, opens a database of its own, and so does its child.
+ * Handles of parent and grandparent stay refused.
+ */
+static void check_generations(pid_t (*new_process)(void))
+{
+    enum { GENERATIONS = 4 };
+    rawdb *own[GENERATIONS];
+    rawdb_region *owned[GENERATIONS];
+    unsigned generation, i;
+    pid_t child = 0;
+
+    set_up(0);
+    for (generation = 0; child == 0 && generation < GENERATIONS; generation++) {
+        char path[sizeof dir.db + 16];
+        snprintf(path, sizeof path, "%s/own%u", dir.path, generation);
+        if (generation > 0) {
+            refuse_all();
+            for (i = 0; i < generation; i++) {
+                CHECK_STATUS(rawdb_region_append(owned[i], "-", 1, NULL), RAWDB_E_FORKED);
+                CHECK_STATUS(rawdb_flush(own[i]), RAWDB_E_FORKED);
+            }
+        }
+        own[generation] = open_db(path, 0);
+        owned[generation] = create_region(own[generation], "own");
+        CHECK_OK(rawdb_region_append(owned[generation], "own", 3, NULL));
+        if (generation > 0) {
+            refuse_all();
+            CHECK_STATUS(rawdb_region_append(owned[generation - 1], "-", 1, NULL), RAWDB_E_FORKED);
+        }
+        child = new_process();
+        CHECK(child >= 0);
+    }
+    if (child == 0)
+        leave_child();
+    generation--;
+    check_child(child);
+    CHECK_CONTENT(owned[generation], "own", 3);
+    CHECK_OK(rawdb_region_append(owned[generation], " more", 5, NULL));
+    CHECK_CONTENT(owned[generation], "own more", 8);
+    rawdb_region_close(owned[generation]);
+    CHECK_OK(rawdb_close(own[generation]));
+    if (generation > 0)
+        leave_child();
+    CHECK_CONTENT(region, "before", 6);
+    tear_down();
+}
+
+static void test_generations(void)
+{
+    check_generations(fork);
+    if (!wipes_on_fork()) {
+        printf("    this system does not wipe memory in a child; only fork() is noticed\n");
+        return;
+    }
+    check_generations(_Fork);
+    check_generations(raw_clone);
+}
+
+/* ---- a child of many threads with a database of its own ---- */
+
+typedef struct load {
+    rawdb *db;
+    rawdb_region *regions[3];
+    volatile int *stop;
+    unsigned rounds, number; /* without rounds, until `stop` */
+} load;
+
+/* Threads meet everywhere: at locks that lean, at stripes, at the table, at flushes. */
+static void *meet(void *argument)
+{
+    load *it = (load *)argument;
+    unsigned i, k;
+    char name[16];
+    snprintf(name, sizeof name, "own%u", it->number);
+    for (i = 0; it->rounds > 0 ? i < it->rounds : !*it->stop; i++) {
+        rawdb_region *shared = it->regions[i / 100 % 3];
+        rawdb_view view;
+        for (k = 0; k < 70; k++) /* comes to lean, to be taken away by another thread */
+            CHECK_OK(rawdb_region_write_at(it->regions[it->number % 3], 0, "xyz", 3));
+        CHECK_OK(rawdb_region_write_at(shared, 0, "xyz", 3));
+        CHECK_OK(rawdb_region_view(shared, 0, 3, &view));
+        rawdb_view_release(&view);
+        if (i % 4 == it->number % 4)
+            CHECK_OK(rawdb_flush(it->db));
+        rawdb_region_close(create_region(it->db, name));
+        CHECK_OK(rawdb_remove(it->db, name));
+    }
+    return NULL;
+}
+
+static void start_load(load *loads, pthread_t *threads, unsigned count, const char *path,
+                       volatile int *stop_word, unsigned load_rounds)
+{
+    static const char *NAMES[] = {"a", "b", "c"};
+    unsigned i, k;
+    rawdb *opened = open_db(path, 0);
+    rawdb_region *shared[3];
+    for (k = 0; k < 3; k++) {
+        shared[k] = create_region(opened, NAMES[k]);
+        CHECK_OK(rawdb_region_truncate_write(shared[k], 0, "abc", 3));
+    }
+    for (i = 0; i < count; i++) {
+        loads[i].db = opened;
+        memcpy(loads[i].regions, shared, sizeof shared);
+        loads[i].stop = stop_word;
+        loads[i].rounds = load_rounds;
+        loads[i].number = i;
+        CHECK(pthread_create(&threads[i], NULL, meet, &loads[i]) == 0);
+    }
+}
+
+static void end_load(load *loads, pthread_t *threads, unsigned count)
+{
+    unsigned i;
+    for (i = 0; i < count; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    for (i = 0; i < 3; i++) {
+        CHECK_CONTENT(loads->regions[i], "xyz", 3);
+        rawdb_region_close(loads->regions[i]);
+    }
+    CHECK_OK(rawdb_close(loads->db));
+}
+
+static void test_child_of_threads_opens(void)
+{
+    enum { PARENTS = 6, CHILDREN = 4 };
+    load loads[PARENTS], own[CHILDREN];
+    pthread_t threads[PARENTS], own_threads[CHILDREN];
+    unsigned i;
+#ifdef __SANITIZE_ADDRESS__
+    /* See test_fork_amid_calls. */
+    return;
+#endif
+    dir = temp_dir_new();
+    stop = 0;
+    start_load(loads, threads, PARENTS, dir.db, &stop, 0);
+    for (i = 0; i < 300 / test_scale() + 1; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            char path[sizeof dir.db + 16];
+            alarm(60); /* ends a child that hangs */
+            snprintf(path, sizeof path, "%s/child", dir.path);
+            start_load(own, own_threads, CHILDREN, path, &stop, 20);
+            end_load(own, own_threads, CHILDREN);
+            leave_child();
+        }
+        check_child(child);
+    }
+    stop = 1;
+    end_load(loads, threads, PARENTS);
+    temp_dir_remove(&dir);
+}
+
+/* A child that is made in a callback returns into a call of its parent's. */
+static pid_t forked_in_callback;
+
+static int32_t fork_in_callback(void *context, uint64_t done, uint64_t total)
+{
+    (void)context;
+    (void)total;
+    if (done == 0)
+        forked_in_callback = fork();
+    return 0;
+}
+
+static void test_fork_in_callback(void)
+{
+    uint8_t *bytes = new_filled(8 << 20, 1);
+    uint64_t disk;
+    set_up(0);
+    CHECK_OK(rawdb_region_truncate_write(region, 0, bytes, 8 << 20));
+    CHECK_OK(rawdb_flush(db));
+    CHECK_OK(rawdb_region_truncate(region, 6));
+    if (rawdb_compact(db, fork_in_callback, NULL) == RAWDB_E_FORKED && forked_in_callback == 0)
+        leave_child();
+    check_child(forked_in_callback);
+    disk = get_stats(db).disk_bytes;
+    CHECK(disk < 4 << 20); /* the parent's went on */
+    CHECK_CONTENT(region, bytes, 6);
+    free(bytes);
+    tear_down();
+}
+
 /* A program that is executed inherits no descriptor of the database. */
 static void test_close_on_exec(void)
 {
@@ -437,6 +665,9 @@ int main(void)
     RUN(test_daemon);
     RUN(test_view_in_child);
     RUN(test_fork_amid_calls);
+    RUN(test_generations);
+    RUN(test_child_of_threads_opens);
+    RUN(test_fork_in_callback);
     RUN(test_close_on_exec);
     return 0;
 }

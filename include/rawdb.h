@@ -69,6 +69,10 @@
  * - rawdb_last_error() and rawdb_last_os_error() are about the calling thread.
  * - Nothing here may be called from a signal handler.
  *
+ * No call is a cancellation point: a thread that is cancelled (pthread_cancel) meanwhile finishes the
+ * call first, and ends at the next cancellation point of the program. Asynchronous cancelability
+ * must be off during calls.
+ *
  *
  * OWNERSHIP
  *
@@ -163,13 +167,20 @@
  *
  * CAVEATS
  *
- * - fork(): a database belongs to the process that opened it, so open databases after the fork. In
- *   a child every call with an inherited rawdb or rawdb_region answers RAWDB_E_FORKED, reading ones
+ * - fork(), also _Fork() and clone(): a database belongs to the process that opened it, so open
+ *   databases after the fork. (Before Linux 4.14, and in emulators, fork() alone is noticed. And of a
+ *   process with threads fork() alone makes a child that may call anything here, as the other two
+ *   leave it the C library's own locks as they are.) In a child every call with an inherited rawdb or rawdb_region answers RAWDB_E_FORKED, reading ones
  *   too; those without a status answer as for NULL. Closing handles and releasing views there does
  *   nothing to the files or the parent, and is not necessary. The bytes of an inherited view are
  *   good for as long as the parent keeps it. Memory, mapping and descriptors of the database stay
  *   with the child until it ends or calls exec (descriptors are close-on-exec): should the parent
  *   die without rawdb_close(), the database may remain locked until then.
+ * - A filter of system calls (seccomp) that refuses membarrier() has to be set before the process opens
+ *   a database, in all threads that use it. One that comes later may end the process by abort(), with
+ *   a message on stderr: threads could no longer take turns safely.
+ * - Every call gets by with 32 KiB of stack, so that fibers can make it, in a release build and without
+ *   the progress function's own. A panic takes more where RUST_BACKTRACE has it print where it was.
  * - Network file systems (NFS, SMB and the like) keep neither locks nor mappings in step between
  *   machines. Do not put a database there.
  * - A disk that is taken away after the death of a process, and comes back without a restart of the
@@ -355,8 +366,9 @@ typedef struct rawdb_options {
  * but 0 stops the work.
  *
  * It runs on the thread that called rawdb_compact(), before that call returns. It may call
- * anything but rawdb_close() on this database. It must return: no exception and no longjmp() may
- * leave it.
+ * anything but rawdb_close() on this database. It must return: no exception, no longjmp() and no
+ * pthread_exit() may leave it; pthread_cancel() takes effect after rawdb_compact(). (In the child of a fork() that it makes, rawdb_compact() answers
+ * RAWDB_E_FORKED.)
  */
 typedef int32_t (*rawdb_progress_fn)(void *context, uint64_t done, uint64_t total);
 
@@ -522,7 +534,7 @@ typedef struct rawdb_view {
 #define RAWDB_E_READ_ONLY -11
 
 /**
- * The handle was inherited through fork(); it belongs to the parent process.
+ * The handle was inherited through fork() or clone(); it belongs to the parent process.
  */
 #define RAWDB_E_FORKED -12
 

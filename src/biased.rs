@@ -41,7 +41,8 @@
 //! revocation, so that locks that threads share end up as plain mutexes, and what revocations cost
 //! is little against what was saved between them. One more limit keeps the cost of a thread that
 //! comes to many regions once (a flush, closing) in proportion to the work that was done: a streak must
-//! be longer than there are locks that lean. Where there is no `membarrier`, no lock leans.
+//! be longer than there are locks that lean. Where there is no `membarrier`, no lock leans; where it
+//! is refused later, who revokes ends the process, as it cannot know what the owner has seen.
 
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
@@ -111,12 +112,11 @@ impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Held::Seat(seat) = *self {
-            let address: *const AtomicBool = seat;
             seat.store(false, Ordering::Release);
             light_fence();
             // From here on the lock may be gone.
             if shared().revoking.load(Ordering::Relaxed) != 0 {
-                asymmetric::wake(address);
+                asymmetric::wake();
             }
         }
     }
@@ -247,7 +247,9 @@ impl<T> BiasedMutex<T> {
 impl<T> Drop for BiasedMutex<T> {
     fn drop(&mut self) {
         if self.owner.load(Ordering::Relaxed) & LEANS != 0 {
-            shared().leaning.fetch_sub(1, Ordering::Relaxed);
+            // In the child of a fork one may go that is the parent's, and is not counted.
+            let one_less = |leaning: usize| leaning.checked_sub(1);
+            let _ = shared().leaning.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
         }
     }
 }
@@ -279,12 +281,14 @@ impl<T> DerefMut for BiasedGuard<'_, T> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::hint::spin_loop;
+    use std::path::Path;
     use std::sync::mpsc::channel;
     use std::sync::Barrier;
     use std::thread::{scope, sleep};
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::fork::process_mark;
 
     /// Two numbers that are equal whenever nobody is inside.
     type Pair = BiasedMutex<[u64; 2]>;
@@ -296,6 +300,11 @@ mod tests {
         // Long enough for who comes in when it should not.
         (0..4).for_each(|_| spin_loop());
         pair[1] += 1;
+    }
+
+    /// As opening a database does; locks lean from then on.
+    fn begin() {
+        process_mark(Path::new("")).unwrap();
     }
 
     fn leans<T>(lock: &BiasedMutex<T>) -> bool {
@@ -312,7 +321,7 @@ mod tests {
     /// Which thread revokes, and when, is left to chance.
     #[test]
     fn no_two_threads_are_inside() {
-        asymmetric::register();
+        begin();
         let lock = Pair::default();
         let end = Instant::now() + Duration::from_secs(2);
         let mut revocations = 0;
@@ -350,7 +359,7 @@ mod tests {
     /// One thread enters and leaves all the time, and another takes the lock from it again and again.
     #[test]
     fn who_revokes_sees_the_owner() {
-        asymmetric::register();
+        begin();
         let rounds = 1_000;
         let lock = Pair::default();
         let done = AtomicBool::new(false);
@@ -383,7 +392,7 @@ mod tests {
 
     #[test]
     fn who_revokes_waits_for_the_owner() {
-        asymmetric::register();
+        begin();
         let lock = Pair::default();
         let inside = Barrier::new(2);
         scope(|scope| {
@@ -404,7 +413,7 @@ mod tests {
     /// Whose end leaves the lock leaning; a later thread may have its address.
     #[test]
     fn threads_end() {
-        asymmetric::register();
+        begin();
         let lock = Pair::default();
         let rounds = 200;
         for _ in 0..rounds {
@@ -416,7 +425,7 @@ mod tests {
     /// One that goes while it leans is not counted any more.
     #[test]
     fn locks_go() {
-        asymmetric::register();
+        begin();
         for _ in 0..1000 {
             lean(&Pair::default());
         }
@@ -424,7 +433,7 @@ mod tests {
 
     #[test]
     fn a_third_thread_finds_a_plain_mutex() {
-        asymmetric::register();
+        begin();
         let lock = Pair::default();
         scope(|scope| {
             // Threads that all live, so that each has an address of its own.
@@ -452,7 +461,7 @@ mod tests {
     #[test]
     #[should_panic = "taken twice"]
     fn a_thread_that_comes_back_is_refused() {
-        asymmetric::register();
+        begin();
         let lock = Pair::default();
         lean(&lock);
         let _first = lock.lock();

@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::region::{Region, RegionInfo};
-use crate::storage::file::FileStorage;
+use crate::storage::uncancelled::UncancelledStorage;
 use crate::storage::{File, Storage};
 use crate::sync::Ordering;
 
@@ -64,7 +64,7 @@ impl Database {
     /// `InvalidArgument` for options that contradict each other.
     pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Database> {
         options.check()?;
-        let storage = FileStorage::open(path.as_ref(), options)?;
+        let storage = UncancelledStorage::open(path.as_ref(), options)?;
         Database::open_storage(Arc::new(storage), options)
     }
 

@@ -5,7 +5,7 @@
 //! that. Writers go on meanwhile, in the next epoch. Where little was appended and nothing else
 //! changed, the slots have the bytes as *tails*, and `data` is synced by a later flush.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::durable::{DurableSlot, DurableSlots};
@@ -17,7 +17,7 @@ use crate::recovery::Recovered;
 use crate::region::{Change, Cut, RegionInner};
 use crate::steps::Step;
 use crate::storage::{File, Storage};
-use crate::sync::{MutexGuard, Ordering};
+use crate::sync::{HashSet, MutexGuard, Ordering};
 
 /// What is known of the durable table. Whoever holds it is the one who flushes.
 pub(crate) struct Committer {

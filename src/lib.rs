@@ -35,6 +35,7 @@
 compile_error!("rawdb relies on fallocate, hole punching and flock as Linux has them");
 
 mod biased;
+mod cancel;
 mod database;
 mod durable;
 mod engine;

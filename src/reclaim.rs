@@ -87,6 +87,8 @@ impl Engine {
         let mut done = 0;
         let mut step = || {
             let go_on = progress(done, total);
+            // It may have forked, and this be the child.
+            self.check_process()?;
             done += 1;
             if go_on {
                 Ok(())

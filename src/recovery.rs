@@ -3,7 +3,6 @@
 //! Nothing in here writes. What comes out has been checked as a whole: the rest of the library
 //! does arithmetic on it without looking back.
 
-use std::collections::HashSet;
 use std::fmt::Write;
 use std::ops::Range;
 
@@ -18,6 +17,7 @@ use crate::prefetch::prefetch;
 use crate::resting::{NoMemory, Resting, RestingSlot};
 use crate::space::Extent;
 use crate::steps::Step;
+use crate::sync::HashSet;
 
 /// How many damaged pages a message names.
 const PAGES_NAMED: usize = 4;
@@ -575,7 +575,7 @@ impl Recovered {
     pub fn fits(&self, mirror: &Mirror, data_len: u64) -> std::result::Result<bool, NoMemory> {
         let most = self.resting.slots().len() + mirror.slots.len();
         let regions = || self.regions(Some(mirror));
-        let mut names = HashSet::new();
+        let mut names = HashSet::default();
         names.try_reserve(most).map_err(|_| NoMemory)?;
         // The next flush needs room in `regions`; and only a power loss costs a place its end.
         let is_whole = mirror.slots.iter().all(|(&slot, found)| {

@@ -15,6 +15,7 @@ pub(crate) use modelled::*;
 pub(crate) use real::*;
 
 pub(crate) type HashMap<K, V> = hashbrown::HashMap<K, V, RandomState>;
+pub(crate) type HashSet<T> = hashbrown::HashSet<T, RandomState>;
 
 /// Keeps a value off the cache lines (fetched in pairs) of its neighbours.
 #[repr(align(128))]
@@ -31,14 +32,90 @@ impl<T> Deref for Apart<T> {
 #[cfg(not(all(test, loom)))]
 mod real {
     use std::cell::Cell;
-    use std::sync::atomic::Ordering;
+    use std::hint::spin_loop;
+    use std::ptr;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicU8, AtomicUsize};
+    use std::sync::atomic::{AtomicU32, Ordering};
     pub(crate) use std::sync::OnceLock;
 
     pub(crate) use hashbrown::DefaultHashBuilder as RandomState;
-    pub(crate) use parking_lot::{Mutex, MutexGuard};
+    use parking_lot::lock_api::{self, GuardNoSend, RawMutex};
 
     pub(crate) use crate::biased::{BiasedGuard, BiasedMutex};
+
+    pub(crate) type Mutex<T> = lock_api::Mutex<Lock, T>;
+    pub(crate) type MutexGuard<'a, T> = lock_api::MutexGuard<'a, Lock, T>;
+
+    /// What is locked by parking_lot's mutex here: one word, and nothing besides. parking_lot's own
+    /// lock has threads wait in a table of the process. There, the child of a fork would find
+    /// threads that it does not have, and would never be woken.
+    pub(crate) struct Lock(AtomicU32);
+
+    const FREE: u32 = 0;
+    const LOCKED: u32 = 1;
+    /// Locked, and somebody may be waiting.
+    const AWAITED: u32 = 2;
+
+    // SAFETY: one thread at a time changes the word from FREE to something else, which acquires, and
+    // that thread changes it back, which releases.
+    unsafe impl RawMutex for Lock {
+        #[allow(clippy::declare_interior_mutable_const, reason = "the trait has it so")]
+        const INIT: Lock = Lock(AtomicU32::new(FREE));
+
+        type GuardMarker = GuardNoSend;
+
+        #[inline]
+        fn lock(&self) {
+            if !self.try_lock() {
+                self.wait_and_lock();
+            }
+        }
+
+        #[inline]
+        fn try_lock(&self) -> bool {
+            self.0.compare_exchange(FREE, LOCKED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        }
+
+        #[inline]
+        unsafe fn unlock(&self) {
+            if self.0.swap(FREE, Ordering::Release) == AWAITED {
+                futex_wake(&self.0, 1);
+            }
+        }
+    }
+
+    impl Lock {
+        #[cold]
+        fn wait_and_lock(&self) {
+            // Most are let go sooner than a thread is put to sleep.
+            for _ in 0..100 {
+                match self.0.load(Ordering::Relaxed) {
+                    FREE if self.try_lock() => return,
+                    AWAITED => break,
+                    _ => spin_loop(),
+                }
+            }
+            // Whoever has waited cannot know whether others still do.
+            while self.0.swap(AWAITED, Ordering::Acquire) != FREE {
+                futex_wait(&self.0, AWAITED);
+            }
+        }
+    }
+
+    /// Waits to be woken, if `word` has this value. May return without a reason.
+    pub(super) fn futex_wait(word: &AtomicU32, value: u32) {
+        let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+        let no_timeout = ptr::null::<libc::timespec>();
+        // SAFETY: the word is borrowed during the call, which has no other effect on memory.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, no_timeout) };
+    }
+
+    /// Wakes so many of those who wait. The word may be gone: it is not looked at.
+    pub(super) fn futex_wake(word: *const AtomicU32, count: i32) {
+        let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+        // SAFETY: takes an address, and has no effect on memory.
+        unsafe { libc::syscall(libc::SYS_futex, word, operation, count) };
+    }
 
     /// How many threads can run at once, about. The standard library's answer would also be true of
     /// control groups, at the price of the code that reads their files.
@@ -70,9 +147,9 @@ mod real {
 /// What [`biased`](crate::biased) stands on: barriers that cost one side all and the other nothing.
 #[cfg(not(all(test, loom)))]
 pub(crate) mod asymmetric {
-    use std::sync::atomic::{compiler_fence, AtomicBool, AtomicUsize, Ordering};
-    use std::sync::{Condvar, Mutex, PoisonError};
-    use std::time::Duration;
+    use std::sync::atomic::{compiler_fence, AtomicBool, AtomicU32, AtomicUsize, Ordering};
+
+    use super::real::{futex_wait, futex_wake};
 
     /// Of all locks of the process.
     pub(crate) struct Shared {
@@ -82,12 +159,15 @@ pub(crate) mod asymmetric {
         pub revoking: AtomicUsize,
         /// How many locks lean.
         pub leaning: AtomicUsize,
+        /// Counts how often an owner has left while somebody was revoking.
+        left: AtomicU32,
     }
 
     static SHARED: Shared = Shared {
         available: AtomicBool::new(false),
         revoking: AtomicUsize::new(0),
         leaning: AtomicUsize::new(0),
+        left: AtomicU32::new(0),
     };
 
     #[inline(always)]
@@ -107,16 +187,16 @@ pub(crate) mod asymmetric {
         unsafe { libc::syscall(libc::SYS_membarrier, command, 0) == 0 }
     }
 
-    /// Asks the system for [`heavy_fence`]. In a process with threads the first time takes some
-    /// 10 ms. Old kernels, emulators and filters of system calls may refuse it.
-    pub(crate) fn register() {
+    /// In a process that has no lock yet which it may use: the locks and threads that are counted here
+    /// are its parent's.
+    ///
+    /// Asks the system for [`heavy_fence`]. In a process with threads that takes some 10 ms. Old
+    /// kernels, emulators and filters of system calls may refuse it.
+    pub(crate) fn begin() {
+        SHARED.revoking.store(0, Ordering::Relaxed);
+        SHARED.leaning.store(0, Ordering::Relaxed);
         let available = membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
         SHARED.available.store(available, Ordering::Relaxed);
-    }
-
-    /// In a child that has just been forked: there is nobody to wait for.
-    pub(crate) fn forked() {
-        SHARED.revoking.store(0, Ordering::Relaxed);
     }
 
     /// Orders what comes before it in this thread, and what comes after, for threads with a
@@ -128,37 +208,35 @@ pub(crate) mod asymmetric {
 
     pub(crate) fn heavy_fence() {
         if !membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
-            // A filter of system calls that came later. What another processor has delayed is
-            // visible within a microsecond, though nothing but the barrier guarantees it.
-            SHARED.available.store(false, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_millis(1));
+            // A filter of system calls that came later. Nothing else proves that the owner has seen the
+            // lock revoked, or that it ever will: it may be computing for hours. To go on would be to
+            // have two threads inside.
+            let message =
+                "rawdb: membarrier() is refused since locks rely on it: let filters of system \
+                           calls pass it, or set them before a database is opened\n";
+            // Not the standard library's stderr, which may be locked.
+            // SAFETY: the bytes are there during the call.
+            unsafe { libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len()) };
+            std::process::abort();
         }
     }
-
-    /// The addresses of flags that threads wait for. What is in it is whole at any time, so a panic
-    /// of a holder does not matter.
-    static WAITED_FOR: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-    static WOKEN: Condvar = Condvar::new();
 
     /// Waits until `flag` is false. Who makes it false calls [`wake`] after it.
     pub(crate) fn wait(flag: &AtomicBool) {
-        let address = std::ptr::from_ref(flag) as usize;
-        let mut waited_for = WAITED_FOR.lock().unwrap_or_else(PoisonError::into_inner);
-        waited_for.push(address);
-        while flag.load(Ordering::Acquire) {
-            waited_for = WOKEN.wait(waited_for).unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let seen = SHARED.left.load(Ordering::Acquire);
+            if !flag.load(Ordering::Acquire) {
+                return;
+            }
+            futex_wait(&SHARED.left, seen);
         }
-        let own = waited_for.iter().position(|&it| it == address).expect("it is there till now");
-        waited_for.swap_remove(own);
     }
 
-    /// Wakes who waits for the flag at this address, where it need not be any more.
+    /// Wakes who waits for a flag.
     #[cold]
-    pub(crate) fn wake(flag: *const AtomicBool) {
-        let waited_for = WAITED_FOR.lock().unwrap_or_else(PoisonError::into_inner);
-        if waited_for.contains(&(flag as usize)) {
-            WOKEN.notify_all();
-        }
+    pub(crate) fn wake() {
+        SHARED.left.fetch_add(1, Ordering::Release);
+        futex_wake(&SHARED.left, i32::MAX);
     }
 
     /// A number that no other thread has as long as this one lives, a multiple of 4 and not 0: the
@@ -296,9 +374,7 @@ mod modelled {
             fence(Ordering::SeqCst);
         }
 
-        pub(crate) fn register() {}
-
-        pub(crate) fn forked() {}
+        pub(crate) fn begin() {}
 
         pub(crate) fn wait(flag: &AtomicBool) {
             let mut parked = SHARED.parked.lock().expect("loom has no poisoning");
@@ -307,7 +383,7 @@ mod modelled {
             }
         }
 
-        pub(crate) fn wake(_flag: *const AtomicBool) {
+        pub(crate) fn wake() {
             drop(SHARED.parked.lock().expect("loom has no poisoning"));
             SHARED.woken.notify_all();
         }

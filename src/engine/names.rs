@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, RegionEntry};
 use crate::live::{Change, Record};
 use crate::region::{RegionInner, Writer};
-use crate::sync::{BiasedGuard, MutexGuard};
+use crate::sync::{BiasedGuard, HashSet, MutexGuard};
 use crate::table::Table;
 
 impl Engine {
@@ -127,7 +127,7 @@ impl Engine {
             format::check_name(name).map_err(|reason| invalid_name(name, reason))?;
         }
         // The caller chose the size.
-        let mut kept = std::collections::HashSet::new();
+        let mut kept = HashSet::default();
         kept.try_reserve(names.len()).map_err(|_| self.no_memory(size_of_val(names) as u64))?;
         kept.extend(names.iter().copied());
         loop {

@@ -59,6 +59,7 @@ impl Engine {
         }
         let (mut recovered, mirror) = find_or_create(&*storage, options, undo)?;
         let data = storage.path(File::Data);
+        let process_mark = fork::process_mark(data)?;
         let file_len =
             storage.len(File::Data).map_err(|error| Error::io("examine", data, &error))?;
         let mirror = mirror.as_ref();
@@ -120,7 +121,7 @@ impl Engine {
                 epoch: AtomicU64::new(1),
                 durable_epoch: AtomicU64::new(0),
                 stopped: AtomicBool::new(options.read_only),
-                process_mark: fork::process_mark(),
+                process_mark,
             }),
             storage,
             guarded,

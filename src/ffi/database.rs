@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::status::{call, rawdb_status, RAWDB_OK};
 use super::{c_str, invalid, object, read_struct, Growable, Out, StructOut};
+use crate::cancel::Uncancelled;
 use crate::{Database, Options, Result, Stats};
 
 /// An open database: made by rawdb_open(), ended by rawdb_close(). Any number of threads may use it
@@ -143,8 +144,9 @@ impl From<Stats> for rawdb_stats {
 /// but 0 stops the work.
 ///
 /// It runs on the thread that called rawdb_compact(), before that call returns. It may call
-/// anything but rawdb_close() on this database. It must return: no exception and no longjmp() may
-/// leave it.
+/// anything but rawdb_close() on this database. It must return: no exception, no longjmp() and no
+/// pthread_exit() may leave it; pthread_cancel() takes effect after rawdb_compact(). (In the child of a fork() that it makes, rawdb_compact() answers
+/// RAWDB_E_FORKED.)
 pub type rawdb_progress_fn =
     Option<unsafe extern "C" fn(context: *mut c_void, done: u64, total: u64) -> i32>;
 
@@ -301,6 +303,8 @@ pub unsafe extern "C" fn rawdb_compact(
     progress: rawdb_progress_fn,
     context: *mut c_void,
 ) -> rawdb_status {
+    // The progress function is full of cancellation points.
+    let _uncancelled = Uncancelled::begin();
     call(|| {
         // SAFETY: pointer contract.
         let database = &unsafe { object(db, "db") }?.database;

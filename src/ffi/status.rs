@@ -39,7 +39,7 @@ pub const RAWDB_E_REMOVED: rawdb_status = -9;
 pub const RAWDB_E_CLOSED: rawdb_status = -10;
 /// The database is open for reading only.
 pub const RAWDB_E_READ_ONLY: rawdb_status = -11;
-/// The handle was inherited through fork(); it belongs to the parent process.
+/// The handle was inherited through fork() or clone(); it belongs to the parent process.
 pub const RAWDB_E_FORKED: rawdb_status = -12;
 /// The disk, or the user's quota on it, is full.
 pub const RAWDB_E_NO_SPACE: rawdb_status = -13;

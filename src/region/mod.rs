@@ -85,7 +85,7 @@ pub(crate) const MAX_SHARED_LINE: usize = 64 - 16;
 #[cfg(all(target_pointer_width = "64", not(all(test, loom))))]
 const _: () = {
     // There may be millions.
-    assert!(size_of::<RegionInner>() <= 376);
+    assert!(size_of::<RegionInner>() <= 392);
     // The two counts of the `Arc` lie before.
     assert!(2 * size_of::<usize>() + std::mem::offset_of!(RegionInner, len) >= MAX_SHARED_LINE);
     // What lies at the end is its own affair, see there.

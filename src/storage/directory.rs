@@ -10,8 +10,7 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-
-use parking_lot::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use super::descriptor::{open_at, park, Descriptor};
 use super::file::check;
@@ -124,7 +123,7 @@ impl Directory {
 
     /// Notes that this process has made a file, which goes again if opening fails.
     pub fn made(&self, file: File, inode: Inode) {
-        self.made_files.lock().push((file, inode));
+        self.made_files.lock().unwrap_or_else(PoisonError::into_inner).push((file, inode));
     }
 
     /// Whether this is still the file of that name.
@@ -152,7 +151,9 @@ impl Directory {
     /// Removes what this process has made, for an open that fails. With the lock held.
     pub fn remove_made(&self) {
         // `data` last: whoever waits for the lock on it finds the name gone, or the other one.
-        for (file, inode) in self.made_files.lock().drain(..).rev() {
+        for (file, inode) in
+            self.made_files.lock().unwrap_or_else(PoisonError::into_inner).drain(..).rev()
+        {
             let _ = self.remove(file, inode);
         }
         if self.made {

@@ -86,8 +86,9 @@ impl FileStorage {
     /// Opens and locks the files, creating directory and files as the options allow. Whether they
     /// hold a database is for the caller to see; created files are empty.
     pub fn open(path: &Path, options: &Options) -> Result<FileStorage> {
+        let process_mark = fork::process_mark(path)?;
         for _ in 0..ATTEMPTS {
-            if let Some(storage) = FileStorage::try_open(path, options)? {
+            if let Some(storage) = FileStorage::try_open(path, options, process_mark)? {
                 return Ok(storage);
             }
         }
@@ -98,7 +99,7 @@ impl FileStorage {
     }
 
     /// `None` where another process has removed or made something meanwhile.
-    fn try_open(path: &Path, options: &Options) -> Result<Option<FileStorage>> {
+    fn try_open(path: &Path, options: &Options, process_mark: u32) -> Result<Option<FileStorage>> {
         let may_create = !options.read_only && !options.no_create;
         let directory = Directory::open(path, may_create)?;
         let opened = FileStorage::lock_data(&directory, options, may_create);
@@ -126,7 +127,7 @@ impl FileStorage {
             is_unlocked: AtomicBool::new(false),
             file_system,
             read_only: options.read_only,
-            process_mark: fork::process_mark(),
+            process_mark,
         }))
     }
 
@@ -490,7 +491,7 @@ impl Storage for FileStorage {
             // Without the call, zeros take space too, behind the end of the file, where nothing is yet.
             // Before it `live` may have holes then, as it is written through system calls, like `data`.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) && file != File::Data => {
-                let zeros = [0; 1 << 16];
+                let zeros = vec![0; 1 << 16];
                 let mut at = offset.max(self.len(file)?);
                 while at < offset + len {
                     let n = (offset + len - at).min(zeros.len() as u64);
@@ -666,7 +667,7 @@ impl Storage for FileStorage {
     fn cache_table(&self, offset: u64, len: u64) {
         // The kernel makes the larger folios the more is read in a row. Nothing comes from the disk, as
         // these blocks have never been written; and nothing depends on it.
-        let mut buffer = [0; 1 << 16];
+        let mut buffer = vec![0; 1 << 16];
         let mut at = offset;
         while at + buffer.len() as u64 <= offset + len {
             match self.regions.read_at(&mut buffer, at) {

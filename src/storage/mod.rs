@@ -11,6 +11,7 @@ mod holding;
 mod mapping;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+pub(crate) mod uncancelled;
 
 use std::any::Any;
 use std::io;
