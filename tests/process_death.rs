@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rawdb::{Database, Options};
+use rawdb::{Database, ErrorKind, Options};
 
 mod random_program;
 mod reboot;
