@@ -7,6 +7,7 @@
 pub(crate) mod file;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+pub(crate) mod window;
 
 use std::any::Any;
 use std::io;
