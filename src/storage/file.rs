@@ -1,6 +1,5 @@
 //! The real files, by way of the operating system.
 
-use std::any::Any;
 use std::fs;
 use std::io::{self, Read, Seek};
 use std::iter;
@@ -12,8 +11,7 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
-use memmap2::{Advice, MmapOptions};
-
+use super::window::{map_ahead, page_size, MappedBytes, Mapping, Source};
 use super::{Contents, File, FileId, Storage, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
@@ -142,9 +140,10 @@ impl FileStorage {
     /// Gives a range of `data` blocks without a descriptor that may write, where a load from a hole
     /// takes a page: the kernel makes the loads, and answers where one would end in SIGBUS.
     fn load_ahead(&self, offset: u64, len: u64) -> io::Result<()> {
-        let mapping =
-            MmapOptions::new().offset(offset).len(len as usize).map_raw_read_only(&self.data)?;
-        mapping.advise(Advice::PopulateRead).or_else(|error| match error.raw_os_error() {
+        let start = offset / page_size() * page_size();
+        let mapping = Mapping::new(Source::File(&self.data), start, offset + len - start)?;
+        mapping.open(libc::PROT_READ)?;
+        mapping.advise(libc::MADV_POPULATE_READ).or_else(|error| match error.raw_os_error() {
             Some(libc::EFAULT) => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
             // Linux before 5.14 cannot be asked.
             Some(libc::EINVAL) => Ok(()),
@@ -199,7 +198,7 @@ fn file_system(data: &fs::File) -> io::Result<i64> {
 }
 
 /// Runs a system call that answers -1 with `errno`, again when a signal interrupts it.
-fn check(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
+pub(super) fn check(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
     loop {
         if call() != -1 {
             return Ok(());
@@ -414,27 +413,11 @@ impl Storage for FileStorage {
         }
     }
 
-    fn map_data(&self, len: u64) -> io::Result<Window> {
-        // No more than a pointer can be moved by: half of a 32-bit address space.
-        let Ok(mapped_len) = isize::try_from(len) else {
-            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
-        };
-        let mapped_len = mapped_len as usize;
-        // Mapped for reading, which any descriptor allows; `open_window` adds what is wanted.
-        let mut options = MmapOptions::new();
-        let options = options.len(mapped_len);
-        let (base, mapping): (_, Box<dyn Any + Send + Sync>) = if self.read_only {
-            // What `cover` does is not for the file.
-            // SAFETY: the pages are those of the file, which no owner of the database changes meanwhile.
-            let mapping = unsafe { options.map_copy_read_only(&self.data)? };
-            (mapping.as_ptr().cast_mut(), Box::new(mapping))
-        } else {
-            let mapping = options.map_raw_read_only(&self.data)?;
-            (mapping.as_mut_ptr(), Box::new(mapping))
-        };
-        // SAFETY: a range that has just been mapped, and that nobody knows yet.
-        check(|| unsafe { libc::mprotect(base.cast(), mapped_len, libc::PROT_NONE) })?;
-        Ok(Window::new(base, len, mapping))
+    fn map_data(&self, least: u64, most: u64) -> io::Result<Window> {
+        // What `cover` does is not for the file.
+        let source =
+            if self.read_only { Source::Copy(&self.data) } else { Source::File(&self.data) };
+        Ok(Window::of(map_ahead(source, least, most)?))
     }
 
     fn open_window(&self, window: &Window, len: u64, writable: bool) -> io::Result<()> {
@@ -486,23 +469,23 @@ impl Storage for FileStorage {
             false => written(file)?,
         };
         if self.holes_take_space() {
-            let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-            let mut memory = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
-            for range in &written {
-                file.read_exact_at(&mut memory[range.clone()], range.start as u64)?;
-            }
-            return Ok(Contents { bytes: Box::new(memory), written });
+            let bytes = MappedBytes::filled(len, |memory| {
+                written.iter().try_for_each(|range| {
+                    file.read_exact_at(&mut memory[range.clone()], range.start as u64)
+                })
+            })?;
+            return Ok(Contents { bytes: Box::new(bytes), written });
         }
-        // Mapped, because recovery looks at the front of each page only.
-        // SAFETY: nobody changes the file while the map is read: the lock keeps other owners of
-        // the database away, and this one writes only after recovery has let go of the map.
-        let map = unsafe { MmapOptions::new().map(file)? };
+        // Mapped, because recovery looks at the front of each page only. Nobody changes the file while
+        // the map is read: the lock keeps other owners of the database away, and this one writes only
+        // after recovery has let go of the map.
+        let bytes = MappedBytes::of(file, len)?;
         if whole {
             // What has to come from the disk comes in folios of 2 MiB, each mapped by one fault. Not where
             // there are holes, of which as much would be made zeros in memory.
-            let _ = map.advise(Advice::HugePage);
+            let _ = bytes.advise(libc::MADV_HUGEPAGE);
         }
-        Ok(Contents { bytes: Box::new(map), written })
+        Ok(Contents { bytes: Box::new(bytes), written })
     }
 
     fn cache_table(&self, offset: u64, len: u64) {
@@ -530,9 +513,7 @@ impl Storage for FileStorage {
     fn keeps_allocated(&self) -> bool {
         // The kernel makes a whole page of the machine writable at once, and where that is larger,
         // its other blocks may be missing.
-        // SAFETY: a question without arguments that could be wrong.
-        let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        if page_size != PAGE_SIZE as libc::c_long || !KEEPS_ALLOCATED.contains(&self.file_system) {
+        if page_size() != PAGE_SIZE || !KEEPS_ALLOCATED.contains(&self.file_system) {
             return false;
         }
         // A file may be of a kind that does not know the call, such as one without extents. The
@@ -575,12 +556,12 @@ impl Storage for FileStorage {
     }
 
     fn map_live(&self, offset: u64, len: u64) -> io::Result<Window> {
-        let mut options = MmapOptions::new();
-        let mapping = options.offset(offset).len(len as usize).map_raw(self.file(File::Live)?)?;
+        let mapping = Mapping::new(Source::File(self.file(File::Live)?), offset, len)?;
+        mapping.open(libc::PROT_READ | libc::PROT_WRITE)?;
         // A page is wanted for the regions that change, not the megabytes of zeros around it that a
         // disk's read-ahead may be set to. Without the advice it is only slower.
-        let _ = mapping.advise(Advice::Random);
-        Ok(Window::new(mapping.as_mut_ptr(), len, Box::new(mapping)))
+        let _ = mapping.advise(libc::MADV_RANDOM);
+        Ok(Window::of(mapping))
     }
 
     fn remove_live(&self) -> io::Result<()> {

@@ -15,6 +15,8 @@ use std::iter;
 use std::ops::Range;
 use std::path::Path;
 
+use window::Mapping;
+
 /// The files of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum File {
@@ -54,6 +56,11 @@ unsafe impl Sync for Window {}
 impl Window {
     pub(crate) fn new(base: *mut u8, len: u64, mapping: Box<dyn Any + Send + Sync>) -> Window {
         Window { base, len, _mapping: mapping }
+    }
+
+    /// All of a mapping.
+    fn of(mapping: Mapping) -> Window {
+        Window::new(mapping.first(), mapping.len(), Box::new(mapping))
     }
 
     /// How many bytes of the file can be reached through this window.
@@ -131,9 +138,9 @@ pub trait Storage: Send + Sync {
     /// Has the next loads from `data` come from the disk, where no page of it is dirty. After a failed
     /// sync the kernel calls pages clean that the disk does not have.
     fn reread_data(&self) -> io::Result<()>;
-    /// Maps `data` in a window of `len` bytes, none of which can be accessed yet. Fails with `ENOMEM`
-    /// or `EINVAL` where there is not so much address space.
-    fn map_data(&self, len: u64) -> io::Result<Window>;
+    /// Maps `data` in a window of at least `least` bytes, for the file to grow in, and at most `most`.
+    /// None of them can be accessed yet.
+    fn map_data(&self, least: u64, most: u64) -> io::Result<Window>;
     /// Makes the first `len` bytes of a window accessible. The part beyond the file stays closed:
     /// a stray pointer there is told from a truncated file, and tools that walk through a process's
     /// memory, as valgrind's search for leaks, need not walk through all of it.

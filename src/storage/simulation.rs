@@ -11,9 +11,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 
+use super::window::{Mapping, Source};
 use super::{Contents, File, FileId, Storage, Window};
 
 /// What a drive writes whole or not at all.
@@ -350,8 +350,8 @@ type Meanwhile = Box<dyn FnMut(&'static str, File) + Send>;
 
 /// A simulated disk with one database.
 pub struct Simulation {
-    memory: Arc<MmapRaw>,
-    live_memory: Arc<MmapRaw>,
+    memory: Arc<Mapping>,
+    live_memory: Arc<Mapping>,
     state: Mutex<State>,
     meanwhile: Mutex<Option<Meanwhile>>,
     paths: [PathBuf; 3],
@@ -404,10 +404,11 @@ impl Simulation {
     ) -> Arc<Simulation> {
         live.allocated.extend(live.disk.present.0.keys());
         let memory_with = |pages: &Pages, len: u64| {
-            let memory = MmapOptions::new().len(len as usize).no_reserve_swap().map_anon();
-            let memory: MmapRaw = memory.expect("address space for a simulated disk").into();
+            let memory = Mapping::new(Source::Zeros, 0, len);
+            let memory = memory.expect("address space for a simulated disk");
+            memory.open(libc::PROT_READ | libc::PROT_WRITE).expect("memory for a simulated disk");
             for (&number, page) in &pages.0 {
-                let to = memory.as_mut_ptr().wrapping_add(number as usize * PAGE);
+                let to = memory.first().wrapping_add(number as usize * PAGE);
                 // SAFETY: the page lies in the mapping, which nobody else has yet.
                 unsafe { std::ptr::copy_nonoverlapping(page.as_ptr(), to, PAGE) };
             }
@@ -542,7 +543,7 @@ impl Simulation {
     }
 
     fn address(&self, page: u64) -> *mut u8 {
-        self.memory.as_mut_ptr().wrapping_add(page as usize * PAGE)
+        self.memory.first().wrapping_add(page as usize * PAGE)
     }
 
     fn protect(&self, page: u64, pages: u64, writable: bool) {
@@ -554,7 +555,7 @@ impl Simulation {
     }
 
     fn live_address(&self, page: u64) -> *mut u8 {
-        self.live_memory.as_mut_ptr().wrapping_add(page as usize * PAGE)
+        self.live_memory.first().wrapping_add(page as usize * PAGE)
     }
 
     /// Makes the piece of `page` writable if it has all its blocks, and takes that away if not.
@@ -691,7 +692,7 @@ impl Simulation {
             }
             File::Live => {
                 self.allocate_now(state, file, offset, end);
-                let to = self.live_memory.as_mut_ptr().wrapping_add(offset as usize);
+                let to = self.live_memory.first().wrapping_add(offset as usize);
                 // SAFETY: inside the mapping, in pages that are writable since the line above.
                 unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
                 self.look(state);
@@ -871,12 +872,13 @@ impl Storage for Simulation {
         })
     }
 
-    fn map_data(&self, len: u64) -> io::Result<Window> {
-        if len > MEMORY {
+    fn map_data(&self, least: u64, most: u64) -> io::Result<Window> {
+        if least > MEMORY {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
         self.question("map_data", |_| {
-            Window::new(self.memory.as_mut_ptr(), len, Box::new(self.memory.clone()))
+            let len = most.min(MEMORY);
+            Window::new(self.memory.first(), len, Box::new(self.memory.clone()))
         })
     }
 
@@ -951,7 +953,7 @@ impl Storage for Simulation {
         if offset + len > LIVE_MEMORY {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
-        let base = self.live_memory.as_mut_ptr().wrapping_add(offset as usize);
+        let base = self.live_memory.first().wrapping_add(offset as usize);
         self.question("map_live", |_| Window::new(base, len, Box::new(self.live_memory.clone())))
     }
 

@@ -240,12 +240,18 @@ int fallocate64(int fd, int mode, off64_t offset, off64_t len)
     return -1;
 }
 
-void *mmap64(void *address, size_t len, int protection, int flags, int fd, off64_t offset)
+/* A mapping begins with a page of the file, and is made longer then. */
+void *mremap(void *address, size_t old_len, size_t len, int flags, ...)
 {
-    if (fd >= 0 && faults.largest_map != 0 && len > faults.largest_map) {
+    if (faults.largest_map != 0 && len > faults.largest_map) {
         errno = ENOMEM;
         return MAP_FAILED;
     }
+    return fails(MAP) ? MAP_FAILED : REAL(mremap)(address, old_len, len, flags);
+}
+
+void *mmap64(void *address, size_t len, int protection, int flags, int fd, off64_t offset)
+{
     return fails(MAP) ? MAP_FAILED : REAL(mmap64)(address, len, protection, flags, fd, offset);
 }
 
