@@ -1,7 +1,7 @@
 /*
  * Under resource limits of the process: less address space than the library would like, memory that
- * may not be locked, files that may not grow; and what is taken where there is no limit. Each test
- * runs in a child of its own.
+ * may not be locked, files that may not grow, no time without signals; and what is taken where there
+ * is no limit. Each test runs in a child of its own.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* syscall */
@@ -13,7 +13,9 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 
 enum { MIB = 1 << 20 };
 static const uint64_t GIB = UINT64_C(1) << 30;
@@ -358,6 +360,61 @@ static void without_core_dumps_of_files(void)
     CHECK_OK(rawdb_close(db));
 }
 
+static volatile sig_atomic_t signals;
+
+static void count_signal(int number)
+{
+    (void)number;
+    signals = signals + 1;
+}
+
+/* A profiler's timer, say, which interrupts whatever can be interrupted. */
+static void check_with_fast_signals(const char *path)
+{
+    const struct itimerval fast = {{0, 1000}, {0, 1000}}, none = {{0, 0}, {0, 0}};
+    struct sigaction action;
+    uint8_t *piece = new_filled(MIB, 5);
+    rawdb *db;
+    rawdb_region *region;
+    struct statvfs space;
+    uint64_t capacity;
+    memset(&action, 0, sizeof action); /* no SA_RESTART */
+    action.sa_handler = count_signal;
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+    set_limit(RLIMIT_CPU, 120); /* a call that never ends is ended */
+    signals = 0;
+    CHECK(setitimer(ITIMER_REAL, &fast, NULL) == 0);
+    db = open_db(path, open_flags);
+    region = create_region(db, "region");
+    CHECK(statvfs(path, &space) == 0);
+    capacity = (uint64_t)space.f_bavail * space.f_frsize / 4;
+    capacity = capacity < GIB ? capacity : GIB;
+    CHECK_OK(append_until(region, piece, 8 * MIB));
+    CHECK_OK(rawdb_region_reserve(region, capacity));
+    CHECK_OK(rawdb_reserve_regions(db, 10000));
+    CHECK_OK(append_until(region, piece, 16 * MIB));
+    CHECK_OK(rawdb_flush(db));
+    CHECK_OK(rawdb_compact(db, NULL, NULL));
+    check_bytes(region, piece, 16 * MIB);
+    rawdb_region_close(region);
+    CHECK_OK(rawdb_close(db));
+    CHECK(setitimer(ITIMER_REAL, &none, NULL) == 0);
+    CHECK(signals > 0);
+    free(piece);
+}
+
+static void with_fast_signals(void)
+{
+    check_with_fast_signals(dir.db);
+}
+
+static void with_fast_signals_in_memory(void)
+{
+    const temp_dir in_memory = temp_dir_in("/dev/shm");
+    check_with_fast_signals(in_memory.db);
+    temp_dir_remove(&in_memory);
+}
+
 /* No SIGXFSZ, whose default is to end the process. */
 static void check_file_size_limit(uint32_t flags)
 {
@@ -469,6 +526,8 @@ int main(void)
         RUN_IN_CHILD(with_few_pages_to_lock);
         RUN_IN_CHILD(with_no_page_to_lock);
         RUN_IN_CHILD(without_core_dumps_of_files);
+        RUN_IN_CHILD(with_fast_signals);
+        RUN_IN_CHILD(with_fast_signals_in_memory);
     }
     open_flags = RAWDB_OPEN_GUARDED; /* which takes the least of the disk */
     RUN_IN_CHILD(with_many_databases);

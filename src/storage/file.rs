@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read, Seek};
 use std::iter;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -210,6 +210,38 @@ pub(super) fn check(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
     }
 }
 
+/// `fallocate` gets so much done between two signals, however fast they come: in some 20 us.
+const SHORTEST_STEP: u64 = 64 << 10;
+/// So many signals in a row that each interrupt such a step are too many.
+const MOST_INTERRUPTIONS: u32 = 1000;
+
+/// Gives a range of a file blocks, or takes them away. On some file systems (tmpfs of many kernels,
+/// FUSE) a signal undoes what the call has done so far: a program with a fast timer would wait for ever
+/// for a call that takes long. So one that is interrupted is made for half as much, and one that is not
+/// for twice as much. Without signals it is a single call, which lets the file system see the whole.
+///
+/// What fails may be done in part, as with a single call.
+fn fallocate(fd: RawFd, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {
+    let (mut at, mut step, mut interruptions) = (offset, len, 0);
+    while at < offset + len {
+        let now = step.min(offset + len - at);
+        // SAFETY: a system call on an open descriptor, which the callers answer for.
+        let answer =
+            unsafe { libc::fallocate64(fd, mode, at as libc::off64_t, now as libc::off64_t) };
+        if answer == 0 {
+            (at, step, interruptions) = (at + now, step.saturating_mul(2), 0);
+            continue;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted || interruptions == MOST_INTERRUPTIONS {
+            return Err(error);
+        }
+        interruptions += u32::from(now <= SHORTEST_STEP);
+        step = (now / 2).next_multiple_of(SHORTEST_STEP);
+    }
+    Ok(())
+}
+
 /// Asks for a file whose pages are overwritten where they are, which a file system can grant as
 /// long as it is empty. Without, a disk that is full of regions could not take the flush that frees
 /// some. The table has checksums of its own; nothing is lost where this is refused.
@@ -317,11 +349,7 @@ impl Storage for FileStorage {
         }
         check_file_size_limit(offset + len)?;
         let fd = self.file(file)?.as_raw_fd();
-        // SAFETY: a system call on an open descriptor.
-        let allocated = check(|| unsafe {
-            libc::fallocate64(fd, 0, offset as libc::off64_t, len as libc::off64_t)
-        });
-        match allocated {
+        match fallocate(fd, 0, offset, len) {
             // Without the call, zeros take space too, behind the end of the file, where nothing is yet.
             // Before it `live` may have holes then, as it is written through system calls, like `data`.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) && file != File::Data => {
@@ -341,12 +369,9 @@ impl Storage for FileStorage {
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let fd = self.data.as_raw_fd();
-        // SAFETY: a system call on an open descriptor. That no one needs the bytes of the range
-        // is the caller's knowledge; a mapping of it stays valid and reads zeros.
-        let punched = check(|| unsafe {
-            libc::fallocate64(fd, mode, offset as libc::off64_t, len as libc::off64_t)
-        });
-        match punched {
+        // That no one needs the bytes of the range is the caller's knowledge; a mapping of it stays
+        // valid and reads zeros.
+        match fallocate(fd, mode, offset, len) {
             // Nothing is lost where a file system cannot do it, only space.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
             other => other,
@@ -518,9 +543,8 @@ impl Storage for FileStorage {
         }
         // A file may be of a kind that does not know the call, such as one without extents. The
         // identity page has its block, so nothing changes where it does.
-        let (fd, mode) = (self.data.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE);
-        // SAFETY: a system call on an open descriptor.
-        let asked = check(|| unsafe { libc::fallocate64(fd, mode, 0, PAGE_SIZE as libc::off64_t) });
+        let fd = self.data.as_raw_fd();
+        let asked = fallocate(fd, libc::FALLOC_FL_KEEP_SIZE, 0, PAGE_SIZE);
         // A full disk is no reason to distrust the file system; the caller meets it soon enough.
         !asked.is_err_and(|error| error.raw_os_error() == Some(libc::EOPNOTSUPP))
     }

@@ -64,6 +64,8 @@ struct faults {
     long file_system;
     /* Longer mappings are refused, where it is not 0. */
     unsigned long largest_map;
+    /* A signal comes before a longer range has, or has lost, its blocks, where it is not 0. */
+    unsigned long longest_step;
 
     /* How many calls there were while armed, and of which kind each was. */
     long counted;
@@ -72,6 +74,8 @@ struct faults {
     unsigned seen, hit;
     /* SHORT_THEN_FAIL has done its first half. */
     int fails_next;
+    /* How often `longest_step` was too short. */
+    unsigned long interrupted;
 };
 
 __attribute__((visibility("default"))) struct faults faults;
@@ -231,6 +235,11 @@ int ftruncate64(int fd, off64_t len)
 
 int fallocate64(int fd, int mode, off64_t offset, off64_t len)
 {
+    if (faults.longest_step != 0 && (unsigned long)len > faults.longest_step) {
+        faults.interrupted++;
+        errno = EINTR;
+        return -1;
+    }
     if (!fails(mode & FALLOC_FL_PUNCH_HOLE ? PUNCH : ALLOCATE))
         return REAL(fallocate64)(fd, mode, offset, len);
     if (faults.action == PART_THEN_FAIL && len > 4096) {
