@@ -12,6 +12,7 @@
 #include <malloc.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -465,6 +466,107 @@ static void check_file_size_limit(uint32_t flags)
     free(piece);
 }
 
+/* A limit that becomes lower meanwhile, below what the files have already. */
+static void with_files_limited_later(void)
+{
+    uint8_t *piece = new_filled(MIB, 6);
+    rawdb *db;
+    rawdb_region *region, *other;
+    CHECK(signal(SIGXFSZ, SIG_DFL) != SIG_ERR);
+    db = open_db(dir.db, open_flags);
+    region = create_region(db, "region");
+    other = create_region(db, "other");
+    CHECK_OK(append_until(region, piece, 16 * MIB));
+
+    /* A call that makes a file longer notices it. */
+    set_limit(RLIMIT_FSIZE, 1 * MIB);
+    CHECK_STATUS(rawdb_reserve_file(db, GIB), RAWDB_E_TOO_LARGE);
+    CHECK_STATUS(append_until(other, piece, 400 * MIB), RAWDB_E_TOO_LARGE);
+    set_limit(RLIMIT_FSIZE, RLIM_INFINITY);
+    CHECK_OK(append_until(region, piece, 17 * MIB));
+    CHECK_OK(rawdb_region_append(region, piece, 64, NULL));
+
+    /* So does the first write after a flush. */
+    set_limit(RLIMIT_FSIZE, 1 * MIB);
+    CHECK_OK(rawdb_flush(db));
+    if (open_flags == RAWDB_OPEN_GUARDED) {
+        CHECK_STATUS(rawdb_region_append(region, piece, 64, NULL), RAWDB_E_TOO_LARGE);
+        CHECK_STATUS(rawdb_region_write_at(region, 0, piece, MIB), RAWDB_E_TOO_LARGE);
+    } else {
+        CHECK_OK(rawdb_region_append(region, piece, 64, NULL)); /* by a store */
+        CHECK_OK(rawdb_region_truncate(region, 17 * MIB + 64));
+    }
+    CHECK_EQ(rawdb_region_len(region), 17 * MIB + 64);
+    CHECK_OK(rawdb_region_truncate(region, 17 * MIB));
+    check_bytes(region, piece, 17 * MIB);
+    set_limit(RLIMIT_FSIZE, RLIM_INFINITY);
+    CHECK_OK(append_until(region, piece, 18 * MIB));
+    check_bytes(region, piece, 18 * MIB);
+    rawdb_region_close(region);
+    rawdb_region_close(other);
+    CHECK_OK(rawdb_close(db));
+    free(piece);
+}
+
+enum { COUNTED_APPENDS = 1000 };
+
+/* Traced: the calls between two of getppid are counted. */
+static void append_traced(void)
+{
+    rawdb *db = open_db(dir.db, open_flags);
+    rawdb_region *region = create_region(db, "region");
+    char record[64];
+    int i;
+    memset(record, 'x', sizeof record);
+    CHECK_OK(rawdb_region_reserve(region, MIB / 2));
+    CHECK_OK(rawdb_region_append(region, record, sizeof record, NULL));
+    CHECK_OK(rawdb_flush(db));
+    CHECK_OK(rawdb_region_append(region, record, sizeof record, NULL));
+    CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+    CHECK(raise(SIGSTOP) == 0);
+    (void)getppid();
+    for (i = 0; i < COUNTED_APPENDS; i++)
+        CHECK_OK(rawdb_region_append(region, record, sizeof record, NULL));
+    (void)getppid();
+    rawdb_region_close(region);
+    CHECK_OK(rawdb_close(db));
+}
+
+/* Guarded, an append is a write of its bytes and one of the length, and nothing else. */
+static void with_two_calls_per_guarded_append(void)
+{
+    uint64_t writes = 0, others = 0;
+    int status, marks = 0;
+    pid_t child = fork();
+    if (child == 0) {
+        append_traced();
+        _exit(0);
+    }
+    CHECK(child > 0);
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+    CHECK(ptrace(PTRACE_SETOPTIONS, child, NULL, (void *)PTRACE_O_TRACESYSGOOD) == 0);
+    for (;;) {
+        struct __ptrace_syscall_info info;
+        CHECK(ptrace(PTRACE_SYSCALL, child, NULL, NULL) == 0);
+        CHECK(waitpid(child, &status, 0) == child);
+        if (!WIFSTOPPED(status))
+            break;
+        CHECK(WSTOPSIG(status) == (SIGTRAP | 0x80)); /* a call begins or ends */
+        CHECK(ptrace(PTRACE_GET_SYSCALL_INFO, child, (void *)sizeof info, &info) > 0);
+        if (info.op != PTRACE_SYSCALL_INFO_ENTRY)
+            continue;
+        if (info.entry.nr == SYS_getppid)
+            marks += 1;
+        else if (marks == 1)
+            *(info.entry.nr == SYS_pwrite64 ? &writes : &others) += 1;
+    }
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK_EQ((uint64_t)marks, 2);
+    CHECK_EQ(writes, 2 * COUNTED_APPENDS);
+    CHECK_EQ(others, 0);
+}
+
 static void with_limited_files(void)
 {
     check_file_size_limit(0);
@@ -521,6 +623,7 @@ int main(void)
     RUN_IN_CHILD(with_limited_files);
     RUN_IN_CHILD(with_limited_files_guarded);
     for (open_flags = 0; open_flags <= RAWDB_OPEN_GUARDED; open_flags += RAWDB_OPEN_GUARDED) {
+        RUN_IN_CHILD(with_files_limited_later);
         with_each_address_space();
         RUN_IN_CHILD(with_future_pages_locked);
         RUN_IN_CHILD(with_few_pages_to_lock);
@@ -530,6 +633,7 @@ int main(void)
         RUN_IN_CHILD(with_fast_signals_in_memory);
     }
     open_flags = RAWDB_OPEN_GUARDED; /* which takes the least of the disk */
+    RUN_IN_CHILD(with_two_calls_per_guarded_append);
     RUN_IN_CHILD(with_many_databases);
     return 0;
 }

@@ -188,6 +188,8 @@
  * - Where a block that has been allocated is not certain to be there when it is stored to (no
  *   fallocate(), copy-on-write, an unknown file system), the library writes as with
  *   RAWDB_OPEN_GUARDED by itself, so that a full disk is a status there too.
+ * - Beyond the limit on the size of files (ulimit -f) a call answers RAWDB_E_TOO_LARGE. Only where the
+ *   limit is lowered below the size of an open database may there be a SIGXFSZ, until it has been flushed.
  * - The data file is mapped into a large window of reserved address space. Under a limit on that
  *   (ulimit -v, valgrind) the library takes a smaller one by itself, and leaves 16 MiB to the heap.
  * - Files are mapped without being locked in memory, also after mlockall(MCL_FUTURE), and are not in

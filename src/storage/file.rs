@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
@@ -45,6 +46,8 @@ pub(crate) struct FileStorage {
     live_path: PathBuf,
     file_system: i64,
     read_only: bool,
+    /// `RLIMIT_FSIZE` when it was looked at last; 0 has the next write look.
+    size_limit: AtomicU64,
     process_mark: u32,
 }
 
@@ -125,6 +128,7 @@ impl FileStorage {
             live_path,
             file_system,
             read_only: options.read_only,
+            size_limit: AtomicU64::new(0),
             process_mark: fork::process_mark(),
         })
     }
@@ -134,6 +138,34 @@ impl FileStorage {
             File::Data => Ok(&self.data),
             File::Regions => Ok(&self.regions),
             File::Live => self.live.get().ok_or_else(|| io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Beyond `RLIMIT_FSIZE` the kernel sends SIGXFSZ, which ends the host program. This answers
+    /// first, with the error that the kernel gives where the signal is ignored.
+    #[cold]
+    fn check_size_limit(&self, end: u64) -> io::Result<()> {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limit` is a valid place for the result.
+        check(|| unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) })?;
+        #[allow(clippy::unnecessary_cast)] // 32 bits wide on some architectures
+        let limit = match limit.rlim_cur {
+            libc::RLIM_INFINITY => u64::MAX,
+            bytes => bytes as u64,
+        };
+        self.size_limit.store(limit, Ordering::Relaxed);
+        match end > limit {
+            true => Err(io::Error::from_raw_os_error(libc::EFBIG)),
+            false => Ok(()),
+        }
+    }
+
+    /// The same for a write to bytes that a file has, by the limit as it was seen last: asking each
+    /// time would double the calls of a guarded append.
+    fn check_write_limit(&self, end: u64) -> io::Result<()> {
+        match end > self.size_limit.load(Ordering::Relaxed) {
+            true => self.check_size_limit(end),
+            false => Ok(()),
         }
     }
 
@@ -309,19 +341,6 @@ fn disk_sequence(device: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Beyond `RLIMIT_FSIZE` the kernel sends SIGXFSZ, which ends the host program. This answers
-/// first, with the error that the kernel gives where the signal is ignored.
-fn check_file_size_limit(end: u64) -> io::Result<()> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the result.
-    check(|| unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) })?;
-    #[allow(clippy::unnecessary_cast)] // 32 bits wide on some architectures
-    if limit.rlim_cur != libc::RLIM_INFINITY && end > limit.rlim_cur as u64 {
-        return Err(io::Error::from_raw_os_error(libc::EFBIG));
-    }
-    Ok(())
-}
-
 impl Storage for FileStorage {
     fn path(&self, file: File) -> &Path {
         match file {
@@ -338,7 +357,7 @@ impl Storage for FileStorage {
     fn set_len(&self, file: File, len: u64) -> io::Result<()> {
         // A file that is longer than the limit already may be shortened.
         if len > self.len(file)? {
-            check_file_size_limit(len)?;
+            self.check_size_limit(len)?;
         }
         self.file(file)?.set_len(len)
     }
@@ -347,7 +366,7 @@ impl Storage for FileStorage {
         if self.read_only {
             return self.load_ahead(offset, len);
         }
-        check_file_size_limit(offset + len)?;
+        self.check_size_limit(offset + len)?;
         let fd = self.file(file)?.as_raw_fd();
         match fallocate(fd, 0, offset, len) {
             // Without the call, zeros take space too, behind the end of the file, where nothing is yet.
@@ -379,12 +398,12 @@ impl Storage for FileStorage {
     }
 
     fn write(&self, file: File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        check_file_size_limit(offset + bytes.len() as u64)?;
+        self.check_write_limit(offset + bytes.len() as u64)?;
         self.file(file)?.write_all_at(bytes, offset)
     }
 
     fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
-        check_file_size_limit(offset + len)?;
+        self.check_write_limit(offset + len)?;
         // The page of zeros stays in the processor's cache.
         static PAGE: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
         let page = libc::iovec { iov_base: PAGE.as_ptr().cast_mut().cast(), iov_len: PAGE.len() };
@@ -411,6 +430,8 @@ impl Storage for FileStorage {
     }
 
     fn sync(&self, file: File) -> io::Result<()> {
+        // Beside a sync it costs nothing to notice with the next write that the limit has changed.
+        self.size_limit.store(0, Ordering::Relaxed);
         self.file(file)?.sync_data()
     }
 
