@@ -104,15 +104,20 @@ typedef struct temp_dir {
     char db[520]; /* `path`/db, which does not exist yet */
 } temp_dir;
 
-static inline temp_dir temp_dir_new(void)
+static inline temp_dir temp_dir_in(const char *base)
 {
-    const char *base = getenv("TMPDIR");
     temp_dir dir;
-    int n = snprintf(dir.path, sizeof dir.path, "%s/rawdb-XXXXXX", base != NULL ? base : "/tmp");
+    int n = snprintf(dir.path, sizeof dir.path, "%s/rawdb-XXXXXX", base);
     CHECK(n > 0 && (size_t)n < sizeof dir.path);
     CHECK(mkdtemp(dir.path) != NULL);
     snprintf(dir.db, sizeof dir.db, "%s/db", dir.path);
     return dir;
+}
+
+static inline temp_dir temp_dir_new(void)
+{
+    const char *base = getenv("TMPDIR");
+    return temp_dir_in(base != NULL ? base : "/tmp");
 }
 
 static inline int temp_dir_remove_entry(const char *path, const struct stat *info, int type,

@@ -199,8 +199,12 @@
  * - Where a block that has been allocated is not certain to be there when it is stored to (no
  *   fallocate(), copy-on-write, an unknown file system), the library writes as with
  *   RAWDB_OPEN_GUARDED by itself, so that a full disk is a status there too.
+ * - Beyond the limit on the size of files (ulimit -f) a call answers RAWDB_E_TOO_LARGE. Only where the
+ *   limit is lowered below the size of an open database may there be a SIGXFSZ, until it has been flushed.
  * - The data file is mapped into a large window of reserved address space. Under a limit on that
- *   (ulimit -v, valgrind) the library takes a smaller one by itself.
+ *   (ulimit -v, valgrind) the library takes a smaller one by itself, and leaves 16 MiB to the heap.
+ * - Files are mapped without being locked in memory, also after mlockall(MCL_FUTURE), and are not in
+ *   core dumps, whatever coredump_filter says. madvise(MADV_DODUMP) has the bytes of a view dumped.
  */
 
 #ifndef RAWDB_H
@@ -349,8 +353,9 @@ typedef struct rawdb_options {
   uint64_t min_file_len;
   /**
    * Take at most so many bytes of address space for mapping the data file. A database that needs
-   * more does not open, and growing beyond it fails: RAWDB_E_NO_MEMORY. 0: the library's choice,
-   * which is large (1 TiB, where the system allows) and grows with the file.
+   * more does not open, and growing beyond it fails: RAWDB_E_NO_MEMORY. 0: the library's choice:
+   * four times the file, and 1 TiB at first; less where many databases are open in the process, and
+   * half of what ulimit -v leaves at most, as long as the file fits.
    */
   uint64_t max_address_space;
   /**

@@ -21,7 +21,9 @@ pub struct Options {
     pub guarded: bool,
     /// Make `data` at least so long, in bytes. The length is sparse and takes no blocks.
     pub min_file_len: u64,
-    /// Use at most so many bytes of address space for the mapping; 0 leaves it to the library.
+    /// Use at most so many bytes of address space for the mapping. 0 leaves it to the library: four times
+    /// the file, and 1 TiB at first; less where many databases are open in the process, and half of what
+    /// `RLIMIT_AS` leaves at most, as long as the file fits.
     pub max_address_space: u64,
     /// After a flush, give freed space back to the file system where at least so many bytes of it
     /// lie together. 0 means 1 MiB, `u64::MAX` never.

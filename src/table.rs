@@ -12,7 +12,7 @@ use crate::recovery::Region;
 use crate::region::{RegionInfo, RegionInner};
 use crate::resting::Resting;
 use crate::space::{Extent, Space};
-use crate::storage::file::map_generously;
+use crate::storage::window::map_generously;
 use crate::storage::{File, Storage, Window};
 use crate::sync::HashMap;
 

@@ -1,5 +1,6 @@
 //! The window on `data`, and what happens where address space is short.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use rawdb::{Database, ErrorKind, Options};
@@ -34,10 +35,12 @@ fn limit_address_space(bytes: u64) {
 
 /// Runs the ignored test `name` of this file in a process of its own, whose limits it may change.
 fn in_child(name: &str) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--ignored", "--nocapture"])
-        .output()
-        .unwrap();
+    in_child_by(Command::new(std::env::current_exe().unwrap()), name);
+}
+
+/// The same by a command that runs this program with the arguments that are added to it.
+fn in_child_by(mut command: Command, name: &str) {
+    let output = command.args(["--exact", name, "--ignored", "--nocapture"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && text.contains("1 passed"),
@@ -105,6 +108,43 @@ fn child_outgrows_window() {
     let all = region.view(0, u64::MAX).unwrap();
     assert_eq!((all[0], all[5], all[20], all[20_000], all.len()), (5, 2, 1, 3, 110_000));
     assert_eq!(windows(dir.path()).len(), 1, "nobody needs the old one");
+}
+
+/// Each window is several times the last, so that there are few, however long the file gets.
+#[test]
+fn windows_are_few() {
+    const TIB: u64 = 1 << 40;
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::open(dir.path()).unwrap();
+    let mut lengths = BTreeSet::new();
+    for len in (TIB / 4..12 * TIB).step_by(1 << 38) {
+        db.reserve_file(len).unwrap();
+        lengths.extend(windows(dir.path()));
+    }
+    assert!(lengths.len() <= 3, "{lengths:?}");
+}
+
+/// Without /proc nobody says how much address space is in use. Trying says how much is left.
+#[test]
+fn leaves_half_without_proc() {
+    let mut command = Command::new("unshare");
+    let script = "mount -t tmpfs none /proc && exec \"$0\" \"$@\"";
+    command.args(["--mount", "sh", "-c", script]).arg(std::env::current_exe().unwrap());
+    in_child_by(command, "child_leaves_half_without_proc");
+}
+
+#[test]
+#[ignore = "run in a child process by the test above"]
+fn child_leaves_half_without_proc() {
+    assert!(!std::path::Path::new("/proc/self").exists());
+    let dir = tempfile::tempdir().unwrap();
+    // A window of a power of two would be nearly all of it.
+    limit_address_space((4096 + 256) * MIB);
+    let db = Database::open(dir.path()).unwrap();
+    db.create_region_if_needed("a").unwrap().write(&vec![1; 10 << 20]).unwrap();
+    let memory = Vec::<u8>::with_capacity(1536 << 20);
+    assert!(memory.capacity() >= 1536 << 20);
+    db.close().unwrap();
 }
 
 #[test]

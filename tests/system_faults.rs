@@ -72,11 +72,13 @@ struct Faults {
     at: libc::c_long,
     file_system: libc::c_long,
     largest_map: libc::c_ulong,
+    longest_step: libc::c_ulong,
     counted: libc::c_long,
     trace: [u8; 4096],
     seen: u32,
     hit: u32,
     fails_next: i32,
+    interrupted: libc::c_ulong,
 }
 
 /// The library that stands before the C library in this process.
@@ -702,23 +704,30 @@ fn interposed_library() -> &'static Path {
     })
 }
 
-/// Runs all cases on a setting, in a child process that has the library in it.
+/// Runs all cases on a setting.
 fn on(test: &str, setting: Setting) {
-    let Ok(dir) = std::env::var(DIRECTORY) else {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let status = Command::new("timeout")
-            .arg(TIMEOUT)
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", test, "--nocapture", "--test-threads=1", "--quiet"])
-            .env(DIRECTORY, dir.path())
-            .env("LD_PRELOAD", interposed_library())
-            .status()
-            .unwrap();
-        let running = fs::read_to_string(dir.path().join("running")).unwrap_or_default();
-        assert!(status.success(), "{test}: {status}, {running}");
-        return;
-    };
-    let dir = Path::new(&dir);
+    in_child(test, |dir| run_cases(test, &setting, dir));
+}
+
+/// Runs a part of a test in a process that has the library in it.
+fn in_child(test: &str, part: impl FnOnce(&Path)) {
+    if let Ok(dir) = std::env::var(DIRECTORY) {
+        return part(Path::new(&dir));
+    }
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let status = Command::new("timeout")
+        .arg(TIMEOUT)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1", "--quiet"])
+        .env(DIRECTORY, dir.path())
+        .env("LD_PRELOAD", interposed_library())
+        .status()
+        .unwrap();
+    let running = fs::read_to_string(dir.path().join("running")).unwrap_or_default();
+    assert!(status.success(), "{test}: {status}, {running}");
+}
+
+fn run_cases(test: &str, setting: &Setting, dir: &Path) {
     let (closed, abandoned) = (dir.join("closed"), dir.join("abandoned"));
     let (flushed, unflushed) = before();
     let db = Database::open_with(dir.join("made"), &setting.options).unwrap();
@@ -756,7 +765,7 @@ fn on(test: &str, setting: Setting) {
     let faults = Interposed::find();
     let (mut runs, mut failures) = (BTreeMap::new(), Vec::new());
     for case in cases.iter().filter(|case| setting.cases.contains(&case.name)) {
-        sweep(&faults, &setting, case, dir, &mut runs, &mut failures);
+        sweep(&faults, setting, case, dir, &mut runs, &mut failures);
     }
     let total: u64 = runs.values().sum();
     println!("{test}: {total} faults");
@@ -787,4 +796,42 @@ fn on_tmpfs() {
 #[test]
 fn on_btrfs() {
     on("on_btrfs", Setting::new(BTRFS, false, &["everything"]));
+}
+
+/// Signals that come faster than a long range gets its blocks, where that starts over each time.
+#[test]
+fn signals_during_allocations() {
+    in_child("signals_during_allocations", |dir| {
+        let faults = Interposed::find();
+        let interrupt = |longest| faults.with(|faults| faults.longest_step = longest);
+        let db = Database::open(dir.join("db")).unwrap();
+        let region = db.create_region_if_needed("a").unwrap();
+        region.write(b"abc").unwrap();
+        let before = db.stats().unwrap().disk_bytes;
+        let mut reserved = 64 << 20;
+        for longest in [64 << 10, 2 << 20, 3 << 20, 40 << 20] {
+            interrupt(longest);
+            region.reserve(reserved).unwrap();
+            let full = db.stats().unwrap().disk_bytes;
+            assert!(full >= reserved, "{full} of {reserved} bytes");
+            db.compact().unwrap();
+            let punched = db.stats().unwrap().disk_bytes;
+            assert!(punched <= before, "{punched} bytes, {before} before");
+            reserved += 64 << 20;
+        }
+        let interrupted = faults.with(|faults| std::mem::take(&mut faults.interrupted));
+        assert!((1..10_000).contains(&interrupted), "{interrupted} interruptions");
+
+        // Nothing can be done in so short a time.
+        interrupt(1);
+        let error = region.reserve(reserved).unwrap_err();
+        assert_eq!((error.kind(), error.os_error()), (ErrorKind::Io, Some(libc::EINTR)), "{error}");
+        let error = db.create_region_if_needed("b").unwrap().write(&[1; 3 << 20]).unwrap_err();
+        assert_eq!(error.os_error(), Some(libc::EINTR), "{error}");
+        interrupt(0);
+        assert!(db.stats().unwrap().disk_bytes <= before, "what has failed has left something");
+        assert_eq!(*region.view(0, u64::MAX).unwrap(), *b"abc");
+        region.reserve(reserved).unwrap();
+        db.close().unwrap();
+    });
 }

@@ -17,7 +17,7 @@ use crate::recovery::{self, recover, Recovered, Region};
 use crate::resting::NoMemory;
 use crate::space::{Extent, Space};
 use crate::steps::Step;
-use crate::storage::file::{check_address_space, map_generously};
+use crate::storage::window::{check_address_space, map_generously};
 use crate::storage::{File, Storage};
 use crate::sync::{Apart, AtomicBool, AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering};
 use crate::table::{Slots, Table};

@@ -54,8 +54,9 @@ pub struct rawdb_options {
     /// space, and spares growing it step by step. 0: as long as needed.
     pub min_file_len: u64,
     /// Take at most so many bytes of address space for mapping the data file. A database that needs
-    /// more does not open, and growing beyond it fails: RAWDB_E_NO_MEMORY. 0: the library's choice,
-    /// which is large (1 TiB, where the system allows) and grows with the file.
+    /// more does not open, and growing beyond it fails: RAWDB_E_NO_MEMORY. 0: the library's choice:
+    /// four times the file, and 1 TiB at first; less where many databases are open in the process, and
+    /// half of what ulimit -v leaves at most, as long as the file fits.
     pub max_address_space: u64,
     /// Return disk space without being asked: after a flush, stretches of freed space of at least
     /// so many bytes become holes in the data file, as far as they are whole pieces (see DISK

@@ -280,11 +280,11 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn map_data(&self, len: u64) -> io::Result<Window> {
-        if len > CAPACITY {
+    fn map_data(&self, least: u64, most: u64) -> io::Result<Window> {
+        if least > CAPACITY {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
-        Ok(Window::new(self.bytes.0, len, Box::new(self.bytes.clone())))
+        Ok(Window::new(self.bytes.0, most.min(CAPACITY), Box::new(self.bytes.clone())))
     }
 
     fn open_window(&self, _window: &Window, _len: u64, _writable: bool) -> io::Result<()> {

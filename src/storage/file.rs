@@ -5,24 +5,23 @@ use std::io;
 use std::iter;
 use std::mem;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
-
-use memmap2::{Advice, MmapOptions};
 
 use super::descriptor::{park, read_small, Descriptor};
 use super::directory::{read_front, Directory};
 use super::holding::{holder_of, Holding};
-use super::mapping::Mappings;
+use super::mappings::Mappings;
+use super::window::{map_ahead, page_size, MappedBytes, Mapping, Source};
 use super::{Contents, File, FileId, Storage, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
-use crate::format::{round_up, PAGE_SIZE};
+use crate::format::PAGE_SIZE;
 use crate::options::Options;
 
 /// File systems on which a block, once allocated, stays where it is until it is given up, so that
@@ -61,6 +60,8 @@ pub(crate) struct FileStorage {
     is_unlocked: AtomicBool,
     file_system: i64,
     read_only: bool,
+    /// `RLIMIT_FSIZE` when it was looked at last; 0 has the next write look.
+    size_limit: AtomicU64,
     process_mark: u32,
 }
 
@@ -127,6 +128,7 @@ impl FileStorage {
             is_unlocked: AtomicBool::new(false),
             file_system,
             read_only: options.read_only,
+            size_limit: AtomicU64::new(0),
             process_mark,
         }))
     }
@@ -249,12 +251,41 @@ impl FileStorage {
         }
     }
 
+    /// Beyond `RLIMIT_FSIZE` the kernel sends SIGXFSZ, which ends the host program. This answers
+    /// first, with the error that the kernel gives where the signal is ignored.
+    #[cold]
+    fn check_size_limit(&self, end: u64) -> io::Result<()> {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limit` is a valid place for the result.
+        check(|| unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) })?;
+        #[allow(clippy::unnecessary_cast)] // 32 bits wide on some architectures
+        let limit = match limit.rlim_cur {
+            libc::RLIM_INFINITY => u64::MAX,
+            bytes => bytes as u64,
+        };
+        self.size_limit.store(limit, Ordering::Relaxed);
+        match end > limit {
+            true => Err(io::Error::from_raw_os_error(libc::EFBIG)),
+            false => Ok(()),
+        }
+    }
+
+    /// The same for a write to bytes that a file has, by the limit as it was seen last: asking each
+    /// time would double the calls of a guarded append.
+    fn check_write_limit(&self, end: u64) -> io::Result<()> {
+        match end > self.size_limit.load(Ordering::Relaxed) {
+            true => self.check_size_limit(end),
+            false => Ok(()),
+        }
+    }
+
     /// Gives a range of `data` blocks without a descriptor that may write, where a load from a hole
     /// takes a page: the kernel makes the loads, and answers where one would end in SIGBUS.
     fn load_ahead(&self, offset: u64, len: u64) -> io::Result<()> {
-        let mapping =
-            MmapOptions::new().offset(offset).len(len as usize).map_raw_read_only(&*self.data)?;
-        mapping.advise(Advice::PopulateRead).or_else(|error| match error.raw_os_error() {
+        let start = offset / page_size() * page_size();
+        let mapping = Mapping::new(Source::File(&self.data), start, offset + len - start)?;
+        mapping.open(libc::PROT_READ)?;
+        mapping.advise(libc::MADV_POPULATE_READ).or_else(|error| match error.raw_os_error() {
             Some(libc::EFAULT) => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
             // Linux before 5.14 cannot be asked.
             Some(libc::EINVAL) => Ok(()),
@@ -302,6 +333,38 @@ pub(super) fn check(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
             return Err(error);
         }
     }
+}
+
+/// `fallocate` gets so much done between two signals, however fast they come: in some 20 us.
+const SHORTEST_STEP: u64 = 64 << 10;
+/// So many signals in a row that each interrupt such a step are too many.
+const MOST_INTERRUPTIONS: u32 = 1000;
+
+/// Gives a range of a file blocks, or takes them away. On some file systems (tmpfs of many kernels,
+/// FUSE) a signal undoes what the call has done so far: a program with a fast timer would wait for ever
+/// for a call that takes long. So one that is interrupted is made for half as much, and one that is not
+/// for twice as much. Without signals it is a single call, which lets the file system see the whole.
+///
+/// What fails may be done in part, as with a single call.
+fn fallocate(fd: RawFd, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {
+    let (mut at, mut step, mut interruptions) = (offset, len, 0);
+    while at < offset + len {
+        let now = step.min(offset + len - at);
+        // SAFETY: a system call on an open descriptor, which the callers answer for.
+        let answer =
+            unsafe { libc::fallocate64(fd, mode, at as libc::off64_t, now as libc::off64_t) };
+        if answer == 0 {
+            (at, step, interruptions) = (at + now, step.saturating_mul(2), 0);
+            continue;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted || interruptions == MOST_INTERRUPTIONS {
+            return Err(error);
+        }
+        interruptions += u32::from(now <= SHORTEST_STEP);
+        step = (now / 2).next_multiple_of(SHORTEST_STEP);
+    }
+    Ok(())
 }
 
 /// Asks for a file whose pages are overwritten where they are, which a file system can grant as
@@ -427,19 +490,6 @@ fn disk_sequence(device: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Beyond `RLIMIT_FSIZE` the kernel sends SIGXFSZ, which ends the host program. This answers
-/// first, with the error that the kernel gives where the signal is ignored.
-fn check_file_size_limit(end: u64) -> io::Result<()> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the result.
-    check(|| unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) })?;
-    #[allow(clippy::unnecessary_cast)] // 32 bits wide on some architectures
-    if limit.rlim_cur != libc::RLIM_INFINITY && end > limit.rlim_cur as u64 {
-        return Err(io::Error::from_raw_os_error(libc::EFBIG));
-    }
-    Ok(())
-}
-
 impl Storage for FileStorage {
     fn path(&self, file: File) -> &Path {
         match file {
@@ -462,7 +512,7 @@ impl Storage for FileStorage {
     fn set_len(&self, file: File, len: u64) -> io::Result<()> {
         // A file that is longer than the limit already may be shortened.
         if len > self.len(file)? {
-            check_file_size_limit(len)?;
+            self.check_size_limit(len)?;
         }
         self.file(file)?.set_len(len)
     }
@@ -471,17 +521,14 @@ impl Storage for FileStorage {
         if self.read_only {
             return self.load_ahead(offset, len);
         }
-        check_file_size_limit(offset + len)?;
+        self.check_size_limit(offset + len)?;
         let fd = self.file(file)?.as_raw_fd();
         // A full disk is full for ever where a failed allocation keeps what it got, as on ext4.
         let holes = match file {
             File::Data => holes(&self.data, offset..offset + len),
             _ => Vec::new(),
         };
-        // SAFETY: a system call on an open descriptor.
-        let allocated = check(|| unsafe {
-            libc::fallocate64(fd, 0, offset as libc::off64_t, len as libc::off64_t)
-        });
+        let allocated = fallocate(fd, 0, offset, len);
         if allocated.is_err() {
             for hole in holes {
                 let _ = self.punch(hole.start, hole.end - hole.start);
@@ -507,12 +554,9 @@ impl Storage for FileStorage {
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let fd = self.data.as_raw_fd();
-        // SAFETY: a system call on an open descriptor. That no one needs the bytes of the range
-        // is the caller's knowledge; a mapping of it stays valid and reads zeros.
-        let punched = check(|| unsafe {
-            libc::fallocate64(fd, mode, offset as libc::off64_t, len as libc::off64_t)
-        });
-        match punched {
+        // That no one needs the bytes of the range is the caller's knowledge; a mapping of it stays
+        // valid and reads zeros.
+        match fallocate(fd, mode, offset, len) {
             // Nothing is lost where a file system cannot do it, only space.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
             other => other,
@@ -520,12 +564,12 @@ impl Storage for FileStorage {
     }
 
     fn write(&self, file: File, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        check_file_size_limit(offset + bytes.len() as u64)?;
+        self.check_write_limit(offset + bytes.len() as u64)?;
         self.file(file)?.write_all_at(bytes, offset)
     }
 
     fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
-        check_file_size_limit(offset + len)?;
+        self.check_write_limit(offset + len)?;
         // The page of zeros stays in the processor's cache.
         static PAGE: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
         let page = libc::iovec { iov_base: PAGE.as_ptr().cast_mut().cast(), iov_len: PAGE.len() };
@@ -552,6 +596,8 @@ impl Storage for FileStorage {
     }
 
     fn sync(&self, file: File) -> io::Result<()> {
+        // Beside a sync it costs nothing to notice with the next write that the limit has changed.
+        self.size_limit.store(0, Ordering::Relaxed);
         self.file(file)?.sync_data()
     }
 
@@ -569,28 +615,11 @@ impl Storage for FileStorage {
         }
     }
 
-    fn map_data(&self, len: u64) -> io::Result<Window> {
-        // No more than a pointer can be moved by: half of a 32-bit address space.
-        let Ok(mapped_len) = isize::try_from(len) else {
-            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
-        };
-        let mapped_len = mapped_len as usize;
-        // Mapped for reading, which any descriptor allows; `open_window` adds what is wanted.
-        let mut options = MmapOptions::new();
-        let options = options.len(mapped_len);
-        let base = if self.read_only {
-            // What `cover` does is not for the file.
-            // SAFETY: the pages are those of the file, which no owner of the database changes meanwhile.
-            let mapping = unsafe { options.map_copy_read_only(&*self.data)? };
-            mem::ManuallyDrop::new(mapping).as_ptr().cast_mut()
-        } else {
-            let mapping = options.map_raw_read_only(&*self.data)?;
-            mem::ManuallyDrop::new(mapping).as_mut_ptr()
-        };
-        let mapping = self.mappings.add(base, mapped_len);
-        // SAFETY: a range that has just been mapped, and that nobody knows yet.
-        check(|| unsafe { libc::mprotect(base.cast(), mapped_len, libc::PROT_NONE) })?;
-        Ok(Window::new(base, len, Box::new(mapping)))
+    fn map_data(&self, least: u64, most: u64) -> io::Result<Window> {
+        // What `cover` does is not for the file.
+        let source =
+            if self.read_only { Source::Copy(&self.data) } else { Source::File(&self.data) };
+        Ok(self.mappings.window(map_ahead(source, least, most)?))
     }
 
     fn open_window(&self, window: &Window, len: u64, writable: bool) -> io::Result<()> {
@@ -645,23 +674,23 @@ impl Storage for FileStorage {
             }
         };
         if self.holes_take_space() {
-            let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-            let mut memory = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
-            for range in &written {
-                file.read_exact_at(&mut memory[range.clone()], range.start as u64)?;
-            }
-            return Ok(Contents { bytes: Box::new(memory), written });
+            let bytes = MappedBytes::filled(len, |memory| {
+                written.iter().try_for_each(|range| {
+                    file.read_exact_at(&mut memory[range.clone()], range.start as u64)
+                })
+            })?;
+            return Ok(Contents { bytes: Box::new(bytes), written });
         }
-        // Mapped, because recovery looks at the front of each page only.
-        // SAFETY: nobody changes the file while the map is read: the lock keeps other owners of
-        // the database away, and this one writes only after recovery has let go of the map.
-        let map = unsafe { MmapOptions::new().map(file)? };
+        // Mapped, because recovery looks at the front of each page only. Nobody changes the file while
+        // the map is read: the lock keeps other owners of the database away, and this one writes only
+        // after recovery has let go of the map.
+        let bytes = MappedBytes::of(file, len)?;
         if whole {
             // What has to come from the disk comes in folios of 2 MiB, each mapped by one fault. Not where
             // there are holes, of which as much would be made zeros in memory.
-            let _ = map.advise(Advice::HugePage);
+            let _ = bytes.advise(libc::MADV_HUGEPAGE);
         }
-        Ok(Contents { bytes: Box::new(map), written })
+        Ok(Contents { bytes: Box::new(bytes), written })
     }
 
     fn cache_table(&self, offset: u64, len: u64) {
@@ -689,16 +718,13 @@ impl Storage for FileStorage {
     fn keeps_allocated(&self) -> bool {
         // The kernel makes a whole page of the machine writable at once, and where that is larger,
         // its other blocks may be missing.
-        // SAFETY: a question without arguments that could be wrong.
-        let page_size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        if page_size != PAGE_SIZE as libc::c_long || !KEEPS_ALLOCATED.contains(&self.file_system) {
+        if page_size() != PAGE_SIZE || !KEEPS_ALLOCATED.contains(&self.file_system) {
             return false;
         }
         // A file may be of a kind that does not know the call, such as one without extents. The
         // identity page has its block, so nothing changes where it does.
-        let (fd, mode) = (self.data.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE);
-        // SAFETY: a system call on an open descriptor.
-        let asked = check(|| unsafe { libc::fallocate64(fd, mode, 0, PAGE_SIZE as libc::off64_t) });
+        let fd = self.data.as_raw_fd();
+        let asked = fallocate(fd, libc::FALLOC_FL_KEEP_SIZE, 0, PAGE_SIZE);
         // A full disk is no reason to distrust the file system; the caller meets it soon enough.
         !asked.is_err_and(|error| error.raw_os_error() == Some(libc::EOPNOTSUPP))
     }
@@ -744,13 +770,12 @@ impl Storage for FileStorage {
     }
 
     fn map_live(&self, offset: u64, len: u64) -> io::Result<Window> {
-        let mut options = MmapOptions::new();
-        let mapping = options.offset(offset).len(len as usize).map_raw(self.file(File::Live)?)?;
+        let mapping = Mapping::new(Source::File(self.file(File::Live)?), offset, len)?;
+        mapping.open(libc::PROT_READ | libc::PROT_WRITE)?;
         // A page is wanted for the regions that change, not the megabytes of zeros around it that a
         // disk's read-ahead may be set to. Without the advice it is only slower.
-        let _ = mapping.advise(Advice::Random);
-        let base = mem::ManuallyDrop::new(mapping).as_mut_ptr();
-        Ok(Window::new(base, len, Box::new(self.mappings.add(base, len as usize))))
+        let _ = mapping.advise(libc::MADV_RANDOM);
+        Ok(self.mappings.window(mapping))
     }
 
     fn remove_live(&self) -> io::Result<()> {
@@ -803,59 +828,5 @@ impl Storage for FileStorage {
         let live = self.live.get();
         [&self.lock, &self.data, &self.regions].into_iter().chain(live).for_each(Descriptor::close);
         self.directory.close();
-    }
-}
-
-/// The largest window worth asking for: big enough that hardly any database outgrows it, small
-/// enough for the 47 bits of address space of the common 64-bit machines.
-pub(crate) const LARGEST_WINDOW: u64 = 1 << 40;
-
-/// Checks whether `least` bytes of address space are allowed, and says how many are. 0 allows any
-/// number.
-pub(crate) fn check_address_space(storage: &dyn Storage, least: u64, limit: u64) -> Result<u64> {
-    let limit = if limit == 0 { u64::MAX } else { limit / PAGE_SIZE * PAGE_SIZE };
-    if limit < least {
-        return Err(Error::new(
-            ErrorKind::NoMemory,
-            format!(
-                "{} needs {least} bytes of address space, and the options allow {limit}",
-                storage.path(File::Data).display()
-            ),
-        ));
-    }
-    Ok(limit)
-}
-
-/// Maps `data` in the largest window that can be had between `least` and what the options and the
-/// address space allow, and makes its first `least` bytes accessible.
-pub(crate) fn map_generously(
-    storage: &dyn Storage,
-    least: u64,
-    limit: u64,
-    writable: bool,
-) -> Result<Window> {
-    let least = round_up(least);
-    let limit = check_address_space(storage, least, limit)?;
-    let failed = |error: io::Error| {
-        Error::io("map", storage.path(File::Data), &error).with_kind(ErrorKind::NoMemory)
-    };
-    let mut len = LARGEST_WINDOW.max(least.saturating_mul(4)).min(limit);
-    loop {
-        match storage.map_data(len) {
-            Ok(window) => {
-                storage.open_window(&window, least, writable).map_err(failed)?;
-                return Ok(window);
-            }
-            Err(error)
-                if len > least
-                    && matches!(
-                        error.raw_os_error(),
-                        Some(libc::ENOMEM | libc::EINVAL | libc::EAGAIN)
-                    ) =>
-            {
-                len = round_up(len / 2).max(least);
-            }
-            Err(error) => return Err(failed(error)),
-        }
     }
 }

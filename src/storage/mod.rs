@@ -8,10 +8,11 @@ mod descriptor;
 mod directory;
 pub(crate) mod file;
 mod holding;
-mod mapping;
+mod mappings;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 pub(crate) mod uncancelled;
+pub(crate) mod window;
 
 use std::any::Any;
 use std::io;
@@ -140,9 +141,9 @@ pub trait Storage: Send + Sync {
     /// Has the next loads from `data` come from the disk, where no page of it is dirty. After a failed
     /// sync the kernel calls pages clean that the disk does not have.
     fn reread_data(&self) -> io::Result<()>;
-    /// Maps `data` in a window of `len` bytes, none of which can be accessed yet. Fails with `ENOMEM`
-    /// or `EINVAL` where there is not so much address space.
-    fn map_data(&self, len: u64) -> io::Result<Window>;
+    /// Maps `data` in a window of at least `least` bytes, for the file to grow in, and at most `most`.
+    /// None of them can be accessed yet.
+    fn map_data(&self, least: u64, most: u64) -> io::Result<Window>;
     /// Makes the first `len` bytes of a window accessible. The part beyond the file stays closed:
     /// a stray pointer there is told from a truncated file, and tools that walk through a process's
     /// memory, as valgrind's search for leaks, need not walk through all of it.

@@ -873,11 +873,12 @@ impl Storage for Simulation {
         })
     }
 
-    fn map_data(&self, len: u64) -> io::Result<Window> {
-        if len > MEMORY {
+    fn map_data(&self, least: u64, most: u64) -> io::Result<Window> {
+        if least > MEMORY {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
         self.question("map_data", |_| {
+            let len = most.min(MEMORY);
             Window::new(self.memory.as_mut_ptr(), len, Box::new(self.memory.clone()))
         })
     }

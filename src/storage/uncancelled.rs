@@ -57,7 +57,7 @@ impl Storage for UncancelledStorage {
         sync(file: File) -> io::Result<()>;
         sync_directory() -> io::Result<()>;
         reread_data() -> io::Result<()>;
-        map_data(len: u64) -> io::Result<Window>;
+        map_data(least: u64, most: u64) -> io::Result<Window>;
         open_window(window: &Window, len: u64, writable: bool) -> io::Result<()>;
         cover(window: &Window, offset: u64, bytes: &[u8]) -> io::Result<()>;
         make_writable(first: *mut u8, len: usize) -> io::Result<()>;

@@ -65,6 +65,8 @@ struct faults {
     long file_system;
     /* Longer mappings are refused, where it is not 0. */
     unsigned long largest_map;
+    /* A signal comes before a longer range has, or has lost, its blocks, where it is not 0. */
+    unsigned long longest_step;
 
     /* How many calls there were while armed, and of which kind each was. */
     long counted;
@@ -73,6 +75,8 @@ struct faults {
     unsigned seen, hit;
     /* SHORT_THEN_FAIL has done its first half. */
     int fails_next;
+    /* How often `longest_step` was too short. */
+    unsigned long interrupted;
 };
 
 __attribute__((visibility("default"))) struct faults faults;
@@ -258,6 +262,11 @@ int ftruncate64(int fd, off64_t len)
 
 int fallocate64(int fd, int mode, off64_t offset, off64_t len)
 {
+    if (faults.longest_step != 0 && (unsigned long)len > faults.longest_step) {
+        faults.interrupted++;
+        errno = EINTR;
+        return -1;
+    }
     if (!fails(mode & FALLOC_FL_PUNCH_HOLE ? PUNCH : ALLOCATE))
         return REAL(fallocate64)(fd, mode, offset, len);
     if (faults.action == PART_THEN_FAIL && len > 4096) {
@@ -267,12 +276,18 @@ int fallocate64(int fd, int mode, off64_t offset, off64_t len)
     return -1;
 }
 
-void *mmap64(void *address, size_t len, int protection, int flags, int fd, off64_t offset)
+/* A mapping begins with a page of the file, and is made longer then. */
+void *mremap(void *address, size_t old_len, size_t len, int flags, ...)
 {
-    if (fd >= 0 && faults.largest_map != 0 && len > faults.largest_map) {
+    if (faults.largest_map != 0 && len > faults.largest_map) {
         errno = ENOMEM;
         return MAP_FAILED;
     }
+    return fails(MAP) ? MAP_FAILED : REAL(mremap)(address, old_len, len, flags);
+}
+
+void *mmap64(void *address, size_t len, int protection, int flags, int fd, off64_t offset)
+{
     return fails(MAP) ? MAP_FAILED : REAL(mmap64)(address, len, protection, flags, fd, offset);
 }
 

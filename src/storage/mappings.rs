@@ -7,45 +7,51 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::Arc;
 
+use super::window::Mapping;
+use super::Window;
+
 /// All that have been made, also those that are gone.
 #[derive(Debug, Default)]
 pub(super) struct Mappings {
     newest: AtomicPtr<Node>,
 }
 
-#[derive(Debug)]
 struct Node {
-    /// Null once it is unmapped.
-    base: AtomicPtr<u8>,
-    len: usize,
+    /// In a box; null once it is unmapped.
+    mapping: AtomicPtr<Mapping>,
     /// Made before it; null behind the first.
     older: *const Node,
 }
 
 /// A mapping, until it is dropped or the process lets go of the database.
-pub(super) struct Mapping {
+struct Listed {
     node: NonNull<Node>,
     /// Keeps the node.
     _mappings: Arc<Mappings>,
 }
 
 // SAFETY: the node is immutable but for an atomic, and lives as long as the list.
-unsafe impl Send for Mapping {}
+unsafe impl Send for Listed {}
 // SAFETY: as above.
-unsafe impl Sync for Mapping {}
+unsafe impl Sync for Listed {}
 
 impl Mappings {
-    /// Takes over a range that has been mapped.
-    pub fn add(self: &Arc<Self>, base: *mut u8, len: usize) -> Mapping {
-        let node = Box::new(Node { base: AtomicPtr::new(base), len, older: ptr::null() });
-        let node = NonNull::from(Box::leak(node));
+    /// A window that is all of a mapping.
+    pub fn window(self: &Arc<Self>, mapping: Mapping) -> Window {
+        let (first, len) = (mapping.first(), mapping.len());
+        Window::new(first, len, Box::new(self.add(mapping)))
+    }
+
+    fn add(self: &Arc<Self>, mapping: Mapping) -> Listed {
+        let mapping = AtomicPtr::new(Box::into_raw(Box::new(mapping)));
+        let node = NonNull::from(Box::leak(Box::new(Node { mapping, older: ptr::null() })));
         let mut newest = self.newest.load(Ordering::Relaxed);
         loop {
             // SAFETY: nobody else knows the node before it is in the list.
             unsafe { (*node.as_ptr()).older = newest };
             let (success, failure) = (Ordering::AcqRel, Ordering::Relaxed);
             match self.newest.compare_exchange(newest, node.as_ptr(), success, failure) {
-                Ok(_) => return Mapping { node, _mappings: self.clone() },
+                Ok(_) => return Listed { node, _mappings: self.clone() },
                 Err(other) => newest = other,
             }
         }
@@ -64,15 +70,15 @@ impl Mappings {
 
 impl Node {
     fn unmap(&self) {
-        let base = self.base.swap(ptr::null_mut(), Ordering::AcqRel);
-        if !base.is_null() {
-            // SAFETY: mapped by whoever added it, and unmapped by the one who finds it here.
-            unsafe { libc::munmap(base.cast(), self.len) };
+        let mapping = self.mapping.swap(ptr::null_mut(), Ordering::AcqRel);
+        if !mapping.is_null() {
+            // SAFETY: the box that `add` has made, for the one who finds it here.
+            drop(unsafe { Box::from_raw(mapping) });
         }
     }
 }
 
-impl Drop for Mapping {
+impl Drop for Listed {
     fn drop(&mut self) {
         // SAFETY: the node lives as long as the list, which this keeps.
         unsafe { self.node.as_ref() }.unmap();
@@ -84,7 +90,7 @@ impl Drop for Mappings {
         let mut next = *self.newest.get_mut();
         while !next.is_null() {
             // SAFETY: made by `Box::leak` in `add`, and nobody refers to it any more, as each
-            // `Mapping` keeps the list.
+            // `Listed` keeps the list.
             let node = unsafe { Box::from_raw(next) };
             next = node.older.cast_mut();
         }
