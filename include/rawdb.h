@@ -349,7 +349,8 @@ typedef struct rawdb_options {
  * but 0 stops the work.
  *
  * It runs on the thread that called rawdb_compact(), before that call returns. It may call
- * anything but rawdb_close() on this database. It must return: no exception and no longjmp() may
+ * anything but rawdb_close() on this database; rawdb_compact() on it answers RAWDB_E_BUSY, and by
+ * another thread waits for this one to return. It must return: no exception and no longjmp() may
  * leave it.
  */
 typedef int32_t (*rawdb_progress_fn)(void *context, uint64_t done, uint64_t total);
@@ -496,7 +497,8 @@ typedef struct rawdb_view {
 #define RAWDB_E_LOCKED -7
 
 /**
- * The region has an append open (rawdb_region_append_begin).
+ * The region has an append open (rawdb_region_append_begin), or rawdb_compact() is called by its own
+ * callback.
  */
 #define RAWDB_E_BUSY -8
 
@@ -706,7 +708,8 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_flush(struct rawdb *db);
  * Flushes, then returns to the file system what space it can: free space and unused tails of
  * regions (also what rawdb_region_reserve() set aside) become holes in the data file, within
  * pieces in use as well (see DISK SPACE), and a free end is cut off. Regions are not moved,
- * contents and views not touched; other threads go on.
+ * contents and views not touched; other threads go on, but for another rawdb_compact(), which waits
+ * for this one to end.
  *
  *   progress  called as the work proceeds, or NULL.
  *   context   passed on to it.
@@ -715,6 +718,7 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_flush(struct rawdb *db);
  *   RAWDB_E_INVALID_ARGUMENT  db is NULL.
  *   RAWDB_E_CANCELLED         progress asked to stop. What was returned until then stays returned;
  *                             nothing is lost, and another call takes up the rest.
+ *   RAWDB_E_BUSY              called by progress itself.
  *   RAWDB_E_READ_ONLY, RAWDB_E_FORKED
  *   RAWDB_E_IO, RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY, RAWDB_E_PANIC
  *                             as with rawdb_flush(), or making a hole failed.

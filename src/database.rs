@@ -162,7 +162,7 @@ impl Database {
     }
 
     /// Flushes, gives all free space back to the file system, and cuts the free end off `data`.
-    /// Other calls go on meanwhile.
+    /// Other calls go on meanwhile; another compaction waits for this one.
     ///
     /// # Errors
     ///
@@ -176,7 +176,7 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// As [`compact`](Database::compact); `Cancelled`.
+    /// As [`compact`](Database::compact); `Cancelled`; `Busy` from within `progress`.
     pub fn compact_with(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<()> {
         self.engine.compact(progress)
     }

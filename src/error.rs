@@ -24,7 +24,7 @@ pub enum ErrorKind {
     InvalidName,
     /// Another handle, in this process or another, has the database open.
     Locked,
-    /// The region has an append in progress.
+    /// The region has an append in progress, or a compaction the callback that asks for another.
     Busy,
     /// The region was removed.
     Removed,

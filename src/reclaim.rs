@@ -61,9 +61,17 @@ impl Engine {
     ///
     /// Parts of pieces can be given back only while no writer relies on the rest of the piece. So
     /// this makes every region forget what it knows of its blocks, and it is asked for again with
-    /// the next write; what is asked for before its turn has come stays.
+    /// the next write; what is asked for before its turn has come stays. So only one can be under way:
+    /// another one would forget what has come to be relied on during the first.
     pub fn compact(self: &Arc<Self>, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<()> {
         self.check_writable()?;
+        if self.compaction.is_owned_by_current_thread() {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "a compaction is under way, and waits for the callback that asks for this one",
+            ));
+        }
+        let _alone = self.compaction.lock();
         if Step::ForgetAllocated.taken() {
             let mut table = self.table.lock();
             table.forgotten = self.epoch();

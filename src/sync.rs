@@ -36,7 +36,7 @@ mod real {
     pub(crate) use std::sync::OnceLock;
 
     pub(crate) use hashbrown::DefaultHashBuilder as RandomState;
-    pub(crate) use parking_lot::{Mutex, MutexGuard};
+    pub(crate) use parking_lot::{Mutex, MutexGuard, ReentrantMutex};
 
     pub(crate) use crate::biased::{BiasedGuard, BiasedMutex};
 
@@ -253,6 +253,23 @@ mod modelled {
                 return (self.lock(), true);
             }
             self.try_lock().map_or_else(|| (self.lock(), true), |guard| (guard, false))
+        }
+    }
+
+    /// The same, where no model comes to one that its own thread holds.
+    pub(crate) struct ReentrantMutex<T>(Mutex<T>);
+
+    impl<T> ReentrantMutex<T> {
+        pub(crate) fn new(data: T) -> ReentrantMutex<T> {
+            ReentrantMutex(Mutex::new(data))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock()
+        }
+
+        pub(crate) fn is_owned_by_current_thread(&self) -> bool {
+            false
         }
     }
 

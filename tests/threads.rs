@@ -155,7 +155,9 @@ fn run(guarded: bool) {
         }));
         threads.push(Box::new(move |_| db.flush().unwrap()));
     }
-    threads.push(Box::new(|_| db.compact().unwrap()));
+    for _ in 0..2 {
+        threads.push(Box::new(|_| db.compact().unwrap()));
+    }
     threads.push(Box::new(|_| {
         let list = db.list().unwrap();
         assert!(list.windows(2).all(|pair| pair[0].0 < pair[1].0));

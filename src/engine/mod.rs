@@ -2,13 +2,14 @@
 //!
 //! Locks, in the order in which they are taken; a thread that holds one takes only later ones:
 //!
-//! 1. the committer (a flush),
-//! 2. writer locks of regions, of several in the order of their slots,
-//! 3. the table,
-//! 4. the stripes of a region,
-//! 5. its retired places, its name; the pieces; the mirror.
+//! 1. the compaction,
+//! 2. the committer (a flush),
+//! 3. writer locks of regions, of several in the order of their slots,
+//! 4. the table,
+//! 5. the stripes of a region,
+//! 6. its retired places, its name; the pieces; the mirror.
 //!
-//! Those of 2 and 4 are [biased](crate::biased): the mutex within one is taken and let go on the way
+//! Those of 3 and 5 are [biased](crate::biased): the mutex within one is taken and let go on the way
 //! in, or stands for it.
 //!
 //! The system is called for something slow (sync, punch, copying a region) under no lock but the
@@ -29,7 +30,7 @@ use crate::pieces::Pieces;
 use crate::steps::Step;
 use crate::storage::{File, Storage};
 use crate::sync::{
-    Apart, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering,
+    Apart, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, ReentrantMutex,
 };
 use crate::table::Table;
 use crate::view::Retired;
@@ -63,6 +64,8 @@ pub(crate) struct Engine {
     /// Where the table is kept for whoever opens the database after the death of this process.
     live: Option<Live>,
     pub committer: Apart<Mutex<Committer>>,
+    /// Held by a compaction.
+    pub compaction: ReentrantMutex<()>,
     /// The last epoch at whose end a flush has synced `data`.
     pub synced_epoch: AtomicU64,
     /// How many flushes have begun.

@@ -19,7 +19,9 @@ use crate::space::{Extent, Space};
 use crate::steps::Step;
 use crate::storage::file::{check_address_space, map_generously};
 use crate::storage::{File, Storage};
-use crate::sync::{Apart, AtomicBool, AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering};
+use crate::sync::{
+    Apart, AtomicBool, AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering, ReentrantMutex,
+};
 use crate::table::{Slots, Table};
 
 impl Engine {
@@ -97,6 +99,7 @@ impl Engine {
             pieces: Mutex::new(Pieces::new(piece)),
             live,
             committer: Apart(Mutex::new(committer)),
+            compaction: ReentrantMutex::new(()),
             synced_epoch: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
             generation: AtomicU64::new(header.generation),

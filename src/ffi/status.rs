@@ -31,7 +31,8 @@ pub const RAWDB_E_TOO_LARGE: rawdb_status = -5;
 pub const RAWDB_E_INVALID_NAME: rawdb_status = -6;
 /// The database is open already, in this process or in another.
 pub const RAWDB_E_LOCKED: rawdb_status = -7;
-/// The region has an append open (rawdb_region_append_begin).
+/// The region has an append open (rawdb_region_append_begin), or rawdb_compact() is called by its own
+/// callback.
 pub const RAWDB_E_BUSY: rawdb_status = -8;
 /// The region has been removed; this handle is of no more use than to be closed.
 pub const RAWDB_E_REMOVED: rawdb_status = -9;
@@ -83,7 +84,7 @@ const STATUSES: &[(rawdb_status, &CStr, &CStr)] = statuses![
     RAWDB_E_TOO_LARGE: c"larger than can be held",
     RAWDB_E_INVALID_NAME: c"not a valid region name",
     RAWDB_E_LOCKED: c"the database is open already",
-    RAWDB_E_BUSY: c"the region has an append open",
+    RAWDB_E_BUSY: c"an append to the region, or this compaction, is under way",
     RAWDB_E_REMOVED: c"the region has been removed",
     RAWDB_E_CLOSED: c"the database has been closed",
     RAWDB_E_READ_ONLY: c"the database is open for reading only",

@@ -13,6 +13,7 @@ mod seed;
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -598,6 +599,64 @@ fn a_piece_in_use_is_spared() {
         region.write(&[3; 100]).unwrap();
     }
     assert!(region.view(10_000, u64::MAX).unwrap().ends_with(&[3; 300]));
+}
+
+/// P6: of two compactions the second begins when the first has ended. Otherwise it would make all forget
+/// once more, with the first past the moment at which it has waited for those who do not know.
+#[test]
+fn a_compaction_waits_for_the_one_before() {
+    let disk = Simulation::empty();
+    let db = open(&disk).unwrap();
+    let region = db.create_region_if_needed("a").unwrap();
+    region.write(&[1; 100]).unwrap();
+    region.reserve(8192).unwrap();
+    let (entered, in_flush) = channel();
+    let (go_on, told) = channel::<()>();
+    let mut meanwhile: Option<Box<dyn FnMut(&'static str, File) + Send>> =
+        Some(Box::new(move |_, _| {
+            // Both ends are let go when the flush may go on.
+            let _ = (entered.send(()), told.recv());
+        }));
+    std::thread::scope(|scope| {
+        db.compact_with(&mut |_, _| {
+            if let Some(meanwhile) = meanwhile.take() {
+                // A flush has ended the epoch, and keeps the next one from doing so.
+                disk.set_meanwhile(Some(meanwhile));
+                region.write(&[2; 100]).unwrap();
+                scope.spawn(|| db.flush().unwrap());
+                in_flush.recv().unwrap();
+                region.write(&[3; 100]).unwrap();
+                scope.spawn(|| db.compact().unwrap());
+                // Without the rule it would come as far as that flush meanwhile.
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            true
+        })
+        .unwrap();
+        // What comes first after a flush is a system call, and this is a store.
+        region.write(&[4; 100]).unwrap();
+        drop(go_on);
+    });
+    assert!(region.view(200, u64::MAX).unwrap()[..] == [[3; 100], [4; 100]].concat());
+}
+
+/// A compaction cannot wait for the one whose callback begins it.
+#[test]
+fn a_compaction_in_a_compaction_is_refused() {
+    let db = open(&Simulation::empty()).unwrap();
+    let mut refused = 0;
+    db.compact_with(&mut |_, _| {
+        let error = db.compact().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        refused += 1;
+        true
+    })
+    .unwrap();
+    assert!(refused > 0);
+    // Where the callback does not come back, either.
+    let stopped = catch_unwind(AssertUnwindSafe(|| db.compact_with(&mut |_, _| panic!("told to"))));
+    stopped.unwrap_err();
+    db.compact().unwrap();
 }
 
 /// P2 with threads: what one thread wrote first is never missing where what it wrote next is there.
