@@ -80,9 +80,10 @@ impl Engine {
         // Ends the flush epoch, and the first change in a new one is where a region notices that
         // it has to forget.
         self.flush()?;
-        let (holes, regions) = {
-            let mut table = self.table.lock();
-            (table.space.holes(), table.find_all(self, |_| true))
+        let (holes, regions, resting) = {
+            let table = self.table.lock();
+            let regions: Vec<_> = table.names.values().cloned().collect();
+            (table.space.holes(), regions, table.resting.with_room())
         };
         for region in &regions {
             // Waits for a change that began in the old epoch. A buffer that was given out then is
@@ -91,7 +92,7 @@ impl Engine {
                 self.pieces.lock().set_allocated(extent);
             }
         }
-        let total = (holes.len() + regions.len()) as u64;
+        let total = (holes.len() + regions.len() + resting.len()) as u64;
         let mut done = 0;
         let mut step = || {
             let go_on = progress(done, total);
@@ -117,6 +118,10 @@ impl Engine {
         for region in regions {
             step()?;
             region.compact()?;
+        }
+        for place in resting {
+            step()?;
+            self.punch_behind_resting(place)?;
         }
         step()?;
         self.cut_file()

@@ -30,7 +30,8 @@ use crate::pieces::Pieces;
 use crate::steps::Step;
 use crate::storage::{File, Storage};
 use crate::sync::{
-    Apart, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering, ReentrantMutex,
+    Apart, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering,
+    ReentrantMutex,
 };
 use crate::table::Table;
 use crate::view::Retired;

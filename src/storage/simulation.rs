@@ -348,12 +348,16 @@ struct State {
 /// What a test does while a call of the library waits for the disk; it is told which.
 type Meanwhile = Box<dyn FnMut(&'static str, File) + Send>;
 
+/// What a test does before space is given back.
+type BeforePunch = Box<dyn FnOnce() + Send>;
+
 /// A simulated disk with one database.
 pub struct Simulation {
     memory: Arc<MmapRaw>,
     live_memory: Arc<MmapRaw>,
     state: Mutex<State>,
     meanwhile: Mutex<Option<Meanwhile>>,
+    before_punch: Mutex<Option<(u64, BeforePunch)>>,
     paths: [PathBuf; 3],
 }
 
@@ -438,6 +442,7 @@ impl Simulation {
                 unlocked: false,
             }),
             meanwhile: Mutex::new(None),
+            before_punch: Mutex::new(None),
             paths: [File::Data, File::Regions, File::Live]
                 .map(|file| Path::new("simulation").join(file.name())),
         };
@@ -518,6 +523,11 @@ impl Simulation {
     /// calls, before it has its effect. What it calls itself is not interrupted.
     pub fn set_meanwhile(&self, meanwhile: Option<Meanwhile>) {
         *self.meanwhile.lock() = meanwhile;
+    }
+
+    /// Runs `body` once, when space of `data` from this offset on is about to be given back.
+    pub fn before_punch(&self, offset: u64, body: impl FnOnce() + Send + 'static) {
+        *self.before_punch.lock() = Some((offset, Box::new(body)));
     }
 
     fn run_meanwhile(&self, call: &'static str, file: File) {
@@ -799,6 +809,10 @@ impl Storage for Simulation {
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let before = self.before_punch.lock().take_if(|(at, _)| *at == offset);
+        if let Some((_, before)) = before {
+            before();
+        }
         let effect = |state: &mut State| self.discard(state, offset, offset + len);
         self.call("punch", |_| {}, effect)
     }

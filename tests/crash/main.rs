@@ -640,6 +640,45 @@ fn a_compaction_waits_for_the_one_before() {
     assert!(region.view(200, u64::MAX).unwrap()[..] == [[3; 100], [4; 100]].concat());
 }
 
+/// P3, P6: a compaction comes to the end of a region that nobody had asked for when somebody does, and
+/// needs that end.
+#[test]
+fn what_is_written_behind_a_region_is_kept() {
+    for guarded in [false, true] {
+        let disk = Simulation::empty();
+        let options = Options { guarded, ..Options::default() };
+        let open = || Arc::new(Database::open_storage(disk.clone(), &options).unwrap());
+        let db = open();
+        let region = db.create_region_if_needed("a").unwrap();
+        region.write(&[1; 10_000]).unwrap();
+        region.reserve(50_000).unwrap();
+        let behind = region.info().unwrap().start + 12_288;
+        drop(region);
+        Arc::into_inner(db).unwrap().close().unwrap();
+
+        let db = open();
+        let writer = db.clone();
+        let (done, written) = channel();
+        disk.before_punch(behind, move || {
+            std::thread::spawn(move || {
+                let region = writer.region("a").unwrap();
+                // One by the system, others by stores.
+                (0..4).for_each(|_| assert!(region.write(&[2; 5000]).is_ok()));
+                drop((region, writer));
+                done.send(()).unwrap();
+            });
+            // If it need not wait for the punch, it does not.
+            std::thread::sleep(Duration::from_millis(200));
+        });
+        db.compact().unwrap();
+        written.recv().unwrap();
+        let view = db.region("a").unwrap().view(0, u64::MAX).unwrap();
+        assert!(view[..10_000] == [1; 10_000] && view[10_000..] == [2; 20_000], "{guarded}");
+        drop(view);
+        Arc::into_inner(db).unwrap().close().unwrap();
+    }
+}
+
 /// A compaction cannot wait for the one whose callback begins it.
 #[test]
 fn a_compaction_in_a_compaction_is_refused() {
