@@ -556,7 +556,10 @@ typedef struct rawdb_view {
 
 /**
  * A defect in the library, caught before it could reach the caller; rawdb_last_error() says what
- * was noticed, and stderr where. Close the database and report it.
+ * was noticed, and stderr where. If it was in a call that changes something, this is also the answer
+ * to every later change and flush, and to rawdb_close(): nothing that may be half done becomes
+ * durable. Reads go on. The next rawdb_open() finds what the last completed flush has made durable,
+ * or one that was under way. Report it.
  */
 #define RAWDB_E_PANIC -19
 
@@ -669,7 +672,8 @@ rawdb_status rawdb_open(const char *path,
  *   RAWDB_E_IO        a sync failed, now or earlier; see rawdb_flush().
  *   RAWDB_E_FORKED    the database belongs to the parent process, which is not affected, nor are
  *                     the files; its memory and mapping stay with this process.
- *   RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY, RAWDB_E_PANIC
+ *   RAWDB_E_PANIC     a defect was met, now or earlier; see there.
+ *   RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY
  *
  * Where that matters, call rawdb_flush() first: after it has failed one can still do something.
  *

@@ -82,7 +82,7 @@ impl Engine {
     /// The same for what a region has behind its bytes that nobody has asked for (see
     /// [`Resting::with_room`](crate::resting::Resting::with_room)).
     pub fn punch_behind_resting(&self, place: u32) -> Result<()> {
-        let table = self.table.lock();
+        let table = self.lock_table_for_change()?;
         let Some(range) = table.resting.room(place) else { return Ok(()) };
         // Whoever opens the region from here on, or is given its place, has to allocate before there is
         // anything in the range, and that takes this lock.
@@ -114,8 +114,7 @@ impl Engine {
 
     /// Makes `data` at least `min_len` long.
     pub fn reserve_file(&self, min_len: u64) -> Result<()> {
-        self.check_writable()?;
-        self.table.lock().grow_file(&*self.storage, !self.guarded, min_len)
+        self.lock_table_for_change()?.grow_file(&*self.storage, !self.guarded, min_len)
     }
 
     /// Makes room in `regions` for `count` regions in all.
@@ -127,7 +126,7 @@ impl Engine {
                 format!("{count} regions are more than a database can hold"),
             ));
         }
-        let mut table = self.table.lock();
+        let mut table = self.lock_table_for_change()?;
         table.slots.grow(&*self.storage, count)?;
         let more = count.saturating_sub(table.names.len() as u64);
         self.live.as_ref().map_or(Ok(()), |live| live.reserve(more))
@@ -135,7 +134,7 @@ impl Engine {
 
     /// Cuts the free end off `data`, in whole pieces.
     pub fn cut_file(&self) -> Result<()> {
-        let mut table = self.table.lock();
+        let mut table = self.lock_table_for_change()?;
         let len = table.space.free_end().max(self.min_file_len.min(format::MAX_FILE_LEN));
         let len = len.next_multiple_of(self.piece);
         if len < table.space.file_len() {

@@ -210,7 +210,8 @@ pub unsafe extern "C" fn rawdb_open(
 ///   RAWDB_E_IO        a sync failed, now or earlier; see rawdb_flush().
 ///   RAWDB_E_FORKED    the database belongs to the parent process, which is not affected, nor are
 ///                     the files; its memory and mapping stay with this process.
-///   RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY, RAWDB_E_PANIC
+///   RAWDB_E_PANIC     a defect was met, now or earlier; see there.
+///   RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY
 ///
 /// Where that matters, call rawdb_flush() first: after it has failed one can still do something.
 ///

@@ -57,7 +57,10 @@ pub const RAWDB_E_INCOMPATIBLE: rawdb_status = -17;
 /// A callback asked to stop.
 pub const RAWDB_E_CANCELLED: rawdb_status = -18;
 /// A defect in the library, caught before it could reach the caller; rawdb_last_error() says what
-/// was noticed, and stderr where. Close the database and report it.
+/// was noticed, and stderr where. If it was in a call that changes something, this is also the answer
+/// to every later change and flush, and to rawdb_close(): nothing that may be half done becomes
+/// durable. Reads go on. The next rawdb_open() finds what the last completed flush has made durable,
+/// or one that was under way. Report it.
 pub const RAWDB_E_PANIC: rawdb_status = -19;
 
 /// Every status with its name and its message; the header promises that these are static.
@@ -126,6 +129,7 @@ fn status_of(kind: ErrorKind) -> rawdb_status {
         ErrorKind::Corrupt => RAWDB_E_CORRUPT,
         ErrorKind::Incompatible => RAWDB_E_INCOMPATIBLE,
         ErrorKind::Cancelled => RAWDB_E_CANCELLED,
+        ErrorKind::Panic => RAWDB_E_PANIC,
     }
 }
 
@@ -171,8 +175,8 @@ fn panicked(payload: &(dyn Any + Send)) -> rawdb_status {
     RAWDB_E_PANIC
 }
 
-/// Going on after a panic is sound (`AssertUnwindSafe`): the engine leaves its state whole and no
-/// lock held when it unwinds.
+/// Going on after a panic is sound (`AssertUnwindSafe`): the engine lets go of its locks as it unwinds,
+/// and changes nothing any more where something may be half changed.
 fn guarded<T>(body: impl FnOnce() -> T) -> std::thread::Result<T> {
     catch_unwind(AssertUnwindSafe(|| {
         // So that tests see what a panic becomes, in every function, on its way to C.

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -323,6 +324,15 @@ pub struct Fault {
     pub lasting: bool,
 }
 
+/// Where a call panics.
+#[derive(Clone, Copy, Debug)]
+pub struct Panic {
+    /// The number of the call, or store to `live`, counted from the last [`Simulation::inject_panic`].
+    pub step: u64,
+    /// It has its effect before.
+    pub done: bool,
+}
+
 struct State {
     data: Disk,
     regions: Disk,
@@ -332,6 +342,7 @@ struct State {
     ids: Ids,
     calls: u64,
     fault: Option<Fault>,
+    panic: Option<Panic>,
     failed_call: Option<&'static str>,
     has_failed_sync: bool,
     /// Snapshots, one before each call since the last that found anything changed.
@@ -432,6 +443,7 @@ impl Simulation {
                 ids,
                 calls: 0,
                 fault: None,
+                panic: None,
                 failed_call: None,
                 has_failed_sync: false,
                 recorded: None,
@@ -504,6 +516,12 @@ impl Simulation {
         state.has_failed_sync = false;
     }
 
+    /// Counts calls and stores to `live` from now on and panics as `panic` says, once. Nothing is printed.
+    pub fn inject_panic(&self, panic: Option<Panic>) {
+        self.inject(None);
+        self.state.lock().panic = panic;
+    }
+
     /// The name of the call that the last fault injected has hit first.
     pub fn failed_call(&self) -> Option<&'static str> {
         self.state.lock().failed_call
@@ -514,7 +532,7 @@ impl Simulation {
         self.state.lock().has_failed_sync
     }
 
-    /// How many calls there were since the last `inject`.
+    /// How many calls there were since the last `inject`, or `inject_panic`.
     pub fn calls(&self) -> u64 {
         self.state.lock().calls
     }
@@ -616,6 +634,13 @@ impl Simulation {
         self.take_snapshot(&mut state);
         let number = state.calls;
         state.calls += 1;
+        let panic = state.panic.take_if(|panic| panic.step == number);
+        if let Some(panic) = panic {
+            if panic.done {
+                effect(&mut state);
+            }
+            resume_unwind(Box::new("a test asked for a panic"));
+        }
         match state.fault {
             Some(fault) if number == fault.call || (fault.lasting && number > fault.call) => {
                 state.failed_call.get_or_insert(name);
@@ -982,6 +1007,14 @@ impl Storage for Simulation {
         let mut state = self.state.lock();
         if state.record_stores {
             self.take_snapshot(&mut state);
+        }
+        if let Some(panic) = state.panic {
+            let number = state.calls;
+            state.calls += 1;
+            if panic.step == number {
+                state.panic = None;
+                resume_unwind(Box::new("a test asked for a panic"));
+            }
         }
     }
 

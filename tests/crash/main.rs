@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use program::Program;
 use rawdb::steps::Step;
-use rawdb::storage::simulation::{Fault, Simulation};
+use rawdb::storage::simulation::{Fault, Panic, Simulation};
 use rawdb::storage::{File, Storage};
 use rawdb::{Database, ErrorKind, Options};
 use run::Test;
@@ -265,6 +265,7 @@ fn killed_by(step: &str, seed: u64) -> Option<String> {
     let moment = "a_flush_is_one_moment_of_all_regions";
     let tests = [
         "a_creation_that_failed_is_made_good",
+        "a_panic_is_final",
         "what_an_open_shows_after_a_failed_sync_is_kept",
         "mirror::a_mirror_of_other_files_is_none",
         "mirror::a_mirror_beside_another_table_is_none",
@@ -365,6 +366,33 @@ fn fail_a_call_of_a_flush(more: usize, call: u64, is_sync: bool) {
         assert!(bytes.starts_with(b"flushed"));
     } else {
         assert_eq!(bytes.len(), 7 + more);
+    }
+}
+
+/// P10: after a panic, at whatever step of a move, nothing is accepted any more, and the next process
+/// finds what was flushed.
+#[test]
+fn a_panic_is_final() {
+    omit_a_step();
+    for step in 0.. {
+        let disk = Simulation::empty();
+        let db = open(&disk).unwrap();
+        let region = db.create_region_if_needed("a").unwrap();
+        region.write(b"flushed").unwrap();
+        db.flush().unwrap();
+        region.write(b", not flushed").unwrap();
+        disk.inject_panic(Some(Panic { step, done: true }));
+        let written = catch_unwind(AssertUnwindSafe(|| region.write(&[1; 5000])));
+        disk.inject_panic(None);
+        if written.is_ok() {
+            assert!(step > 5, "only {step} steps");
+            break;
+        }
+        for refused in [region.truncate(0), db.flush(), db.remove("a"), db.close()] {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Panic);
+        }
+        let db = open(&disk.snapshot().restart()).unwrap();
+        assert_eq!(&*db.region("a").unwrap().view(0, u64::MAX).unwrap(), b"flushed");
     }
 }
 
