@@ -307,6 +307,29 @@ static void test_compact_tails(void)
     tear_down();
 }
 
+/* A compaction would wait for itself. */
+static int32_t compact_again(void *context, uint64_t done, uint64_t total)
+{
+    CHECK(done <= total);
+    CHECK_STATUS(rawdb_compact(db, NULL, NULL), RAWDB_E_BUSY);
+    CHECK_MESSAGE("callback");
+    CHECK_OK(rawdb_flush(db));
+    ++*(unsigned *)context;
+    return 0;
+}
+
+static void test_compact_in_compact(void)
+{
+    unsigned calls = 0;
+    set_up(UINT64_MAX);
+    make_holes();
+    CHECK_OK(rawdb_compact(db, compact_again, &calls));
+    CHECK(calls > PAIRS);
+    CHECK_OK(rawdb_compact(db, NULL, NULL));
+    check_and_close_kept();
+    tear_down();
+}
+
 static void test_compact_cancelled(void)
 {
     progress p = NO_STOP;
@@ -378,6 +401,7 @@ int main(void)
     RUN(test_pinned);
     RUN(test_compact);
     RUN(test_compact_tails);
+    RUN(test_compact_in_compact);
     RUN(test_compact_cancelled);
     RUN(test_reclaim);
     RUN(test_disk_of_small_regions);

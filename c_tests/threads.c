@@ -279,8 +279,8 @@ static void run(uint32_t flags)
 {
     static void *(*const WORK[])(void *) = {append_records, overwrite_blocks, view_regions,
                                             replace_versions, read_versions, create_and_remove,
-                                            flush_all, compact_all};
-    enum { PER_REGION = 3, WORKS = 8, THREADS = PER_REGION * REGIONS + WORKS - PER_REGION };
+                                            flush_all, compact_all, compact_all};
+    enum { PER_REGION = 3, WORKS = 9, THREADS = PER_REGION * REGIONS + WORKS - PER_REGION };
     static const unsigned NUMBERS[REGIONS] = {0, 1, 2};
     temp_dir dir = temp_dir_new();
     pthread_t threads[THREADS];

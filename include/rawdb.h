@@ -371,9 +371,10 @@ typedef struct rawdb_options {
  * but 0 stops the work.
  *
  * It runs on the thread that called rawdb_compact(), before that call returns. It may call
- * anything but rawdb_close() on this database. It must return: no exception, no longjmp() and no
- * pthread_exit() may leave it; pthread_cancel() takes effect after rawdb_compact(). (In the child of a fork() that it makes, rawdb_compact() answers
- * RAWDB_E_FORKED.)
+ * anything but rawdb_close() on this database; rawdb_compact() on it answers RAWDB_E_BUSY, and by
+ * another thread waits for this one to return. It must return: no exception, no longjmp() and no
+ * pthread_exit() may leave it; pthread_cancel() takes effect after rawdb_compact(). (In the child of
+ * a fork() that it makes, rawdb_compact() answers RAWDB_E_FORKED.)
  */
 typedef int32_t (*rawdb_progress_fn)(void *context, uint64_t done, uint64_t total);
 
@@ -519,7 +520,8 @@ typedef struct rawdb_view {
 #define RAWDB_E_LOCKED -7
 
 /**
- * The region has an append open (rawdb_region_append_begin).
+ * The region has an append open (rawdb_region_append_begin), or rawdb_compact() is called by its own
+ * callback.
  */
 #define RAWDB_E_BUSY -8
 
@@ -577,7 +579,10 @@ typedef struct rawdb_view {
 
 /**
  * A defect in the library, caught before it could reach the caller; rawdb_last_error() says what
- * was noticed, and stderr where. Close the database and report it.
+ * was noticed, and stderr where. If it was in a call that changes something, this is also the answer
+ * to every later change and flush, and to rawdb_close(): nothing that may be half done becomes
+ * durable. Reads go on. The next rawdb_open() finds what the last completed flush has made durable,
+ * or one that was under way. Report it.
  */
 #define RAWDB_E_PANIC -19
 
@@ -697,7 +702,8 @@ rawdb_status rawdb_open(const char *path,
  *                     the files. This process has let go of them: its descriptors are closed, and
  *                     the mapping is gone, and with it the bytes of inherited views. When the
  *                     parent has ended, this process may open the database.
- *   RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY, RAWDB_E_PANIC
+ *   RAWDB_E_PANIC     a defect was met, now or earlier; see there.
+ *   RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY
  *
  * Where that matters, call rawdb_flush() first: after it has failed one can still do something.
  *
@@ -736,7 +742,8 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_flush(struct rawdb *db);
  * Flushes, then returns to the file system what space it can: free space and unused tails of
  * regions (also what rawdb_region_reserve() set aside) become holes in the data file, within
  * pieces in use as well (see DISK SPACE), and a free end is cut off. Regions are not moved,
- * contents and views not touched; other threads go on.
+ * contents and views not touched; other threads go on, but for another rawdb_compact(), which waits
+ * for this one to end.
  *
  *   progress  called as the work proceeds, or NULL.
  *   context   passed on to it.
@@ -745,6 +752,7 @@ RAWDB_API RAWDB_NODISCARD rawdb_status rawdb_flush(struct rawdb *db);
  *   RAWDB_E_INVALID_ARGUMENT  db is NULL.
  *   RAWDB_E_CANCELLED         progress asked to stop. What was returned until then stays returned;
  *                             nothing is lost, and another call takes up the rest.
+ *   RAWDB_E_BUSY              called by progress itself.
  *   RAWDB_E_READ_ONLY, RAWDB_E_FORKED
  *   RAWDB_E_IO, RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY, RAWDB_E_PANIC
  *                             as with rawdb_flush(), or making a hole failed.

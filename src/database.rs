@@ -137,7 +137,7 @@ impl Database {
     pub fn list(&self) -> Result<Vec<(String, RegionInfo)>> {
         self.engine.check_process()?;
         let mut list: Vec<_> = {
-            let table = self.engine.table.lock();
+            let table = self.engine.lock_table();
             table.list().map(|(name, info)| (name.to_string(), info)).collect()
         };
         list.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -162,7 +162,7 @@ impl Database {
     }
 
     /// Flushes, gives all free space back to the file system, and cuts the free end off `data`.
-    /// Other calls go on meanwhile.
+    /// Other calls go on meanwhile; another compaction waits for this one.
     ///
     /// # Errors
     ///
@@ -176,7 +176,7 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// As [`compact`](Database::compact); `Cancelled`.
+    /// As [`compact`](Database::compact); `Cancelled`; `Busy` from within `progress`.
     pub fn compact_with(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<()> {
         self.engine.compact(progress)
     }
@@ -211,7 +211,7 @@ impl Database {
         let disk_bytes = storage
             .disk_bytes()
             .map_err(|error| Error::io("examine", storage.path(File::Data), &error))?;
-        let table = self.engine.table.lock();
+        let table = self.engine.lock_table();
         let mut stats = Stats {
             region_count: (table.names.len() + table.resting.len()) as u64,
             free_bytes: table.space.free(),

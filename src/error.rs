@@ -24,7 +24,7 @@ pub enum ErrorKind {
     InvalidName,
     /// Another handle, in this process or another, has the database open.
     Locked,
-    /// The region has an append in progress.
+    /// The region has an append in progress, or a compaction the callback that asks for another.
     Busy,
     /// The region was removed.
     Removed,
@@ -46,6 +46,9 @@ pub enum ErrorKind {
     Incompatible,
     /// A progress callback asked to stop.
     Cancelled,
+    /// An earlier call that changes something has panicked: a defect in the library. The database
+    /// accepts no change any more.
+    Panic,
 }
 
 /// What failed, where, with which numbers, and the operating system's reason if it has one.

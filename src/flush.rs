@@ -265,9 +265,9 @@ impl Engine {
         let begun = self.flushes.load(Ordering::Acquire);
         let mut committer = self.committer.lock();
         if committer.succeeded <= begun {
-            let changed = self.flush_once(&mut committer)?;
+            let changed = self.change(|| self.flush_once(&mut committer))?;
             drop(committer);
-            self.reclaim_large(&changed);
+            self.change(|| self.reclaim_large(&changed));
         }
         Ok(())
     }
@@ -280,11 +280,13 @@ impl Engine {
         self.check_usable()?;
         let number = self.flushes.fetch_add(1, Ordering::AcqRel) + 1;
         let (epoch, dirty) = {
-            let mut table = self.table.lock();
+            let mut table = self.lock_table();
             (self.end_epoch(&mut table), std::mem::take(&mut table.dirty))
         };
         let cuts: Vec<(u64, Cut)> =
             dirty.iter().map(|region| (region.slot, region.collect(epoch))).collect();
+        // One of them may be of a region that a call which has panicked meanwhile has half changed.
+        self.check_usable()?;
 
         let sync_data = cuts.iter().any(|(_, cut)| cut.needs_sync);
         let mut result = Ok(());
@@ -304,7 +306,7 @@ impl Engine {
             return Err(error);
         }
 
-        let mut table = self.table.lock();
+        let mut table = self.lock_table_for_change()?;
         self.set_durable(&mut table, epoch);
         let vacated = cuts.iter().filter(|(_, cut)| matches!(cut.change, Change::Vacate));
         if Step::KeepDurableSlots.taken() {

@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::sync::atomic::{compiler_fence, AtomicU64};
 use std::sync::Arc;
 
+use crate::engine::defect;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, Entry, MirrorIdentity, RegionEntry, MAX_NAME_LEN, PAGE_SIZE};
 use crate::growth;
@@ -174,6 +175,9 @@ struct State {
     free: [Vec<u64>; MAX_UNITS as usize + 1],
     /// The last stamp that counts.
     committed: u64,
+    /// Changes are being recorded. A panic leaves it so, and with it copies that are neither in use nor
+    /// erased.
+    recording: bool,
     /// Where the slots are that have no region to remember it.
     without_region: HashMap<u64, Record>,
     /// Copies with a later stamp, of changes that failed or that a process did not complete. They
@@ -408,6 +412,7 @@ impl Live {
                 kept: outside.map(|found| units(found.region.name.len())).sum(),
                 free: Default::default(),
                 committed: mirror.map_or(0, |mirror| mirror.committed),
+                recording: false,
                 without_region: HashMap::default(),
                 uncommitted: mirror.map_or(Vec::new(), |mirror| mirror.uncommitted.clone()),
                 buffer: Vec::new(),
@@ -458,7 +463,15 @@ impl Live {
             return Ok(());
         }
         let mut state = self.state.lock();
-        let state = &mut *state;
+        if std::mem::replace(&mut state.recording, true) {
+            return Err(defect(&*self.storage));
+        }
+        let result = self.record_in(&mut state, changes);
+        state.recording = false;
+        result
+    }
+
+    fn record_in(&self, state: &mut State, changes: &mut [Change]) -> Result<()> {
         while let Some(&at) = state.uncommitted.last() {
             if Step::ClearUncommitted.taken() {
                 let copy = self.word(state, at.offset());

@@ -5,7 +5,8 @@ use std::hash::BuildHasher;
 
 use hashbrown::hash_table::{Entry, HashTable};
 
-use crate::format::RegionEntry;
+use crate::format::{round_up, RegionEntry};
+use crate::space::Extent;
 use crate::sync::{HashMap, RandomState};
 
 /// Memory that could not be had. What is reserved here grows with what the files hold.
@@ -52,6 +53,14 @@ impl RestingSlot {
 
     pub fn is_vacant(&self) -> bool {
         self.name_len == 0
+    }
+
+    /// The pages of its place behind its bytes. (All of the place is in the file: a region of which that
+    /// is not true is none of the resting ones.)
+    fn room(&self) -> Option<Extent> {
+        let used = round_up(self.len);
+        (used < self.reserved)
+            .then(|| Extent { start: self.start + used, len: self.reserved - used })
     }
 
     fn name<'a>(&self, names: &'a str) -> Option<&'a str> {
@@ -144,6 +153,24 @@ impl Resting {
         }
         self.by_name = by_name;
         Ok(None)
+    }
+
+    /// The regions that have room behind their bytes, as places in `slots`.
+    pub fn with_room(&self) -> Vec<u32> {
+        let places = self.by_name.iter().copied();
+        let mut places: Vec<_> =
+            places.filter(|&place| self.slots[place as usize].room().is_some()).collect();
+        places.sort_unstable();
+        places
+    }
+
+    /// What one of them has, unless somebody has asked for it since. The durable table needs nothing of
+    /// it, and no view is on it.
+    pub fn room(&self, place: u32) -> Option<Extent> {
+        let slot = self.slots.get(place as usize)?;
+        let hash = self.hasher.hash_one(slot.name(&self.names)?);
+        self.by_name.find(hash, |&other| other == place)?;
+        slot.room()
     }
 
     /// Takes out the region of this name.

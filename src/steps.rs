@@ -37,6 +37,8 @@ steps! {
     CollectAgain,
     /// After a failed sync nothing is accepted.
     StopAfterFailedSync,
+    /// Nor after a panic.
+    StopAfterPanic,
     /// A region is flushed as it was when the epoch ended.
     CutAtEndOfEpoch,
     /// An entry's tail does not outlive the bytes that it stands for.
@@ -115,6 +117,8 @@ steps! {
     CheckMirroredPlaces,
     /// After a failed sync a mirror is none.
     DistrustAfterFailedSync,
+    /// Nor after a panic.
+    DistrustAfterPanic,
     /// A change counts when all of it is written.
     CommitAfterWriting,
     /// A copy does not count while it is being written.

@@ -40,11 +40,13 @@ mod real {
 
     pub(crate) use hashbrown::DefaultHashBuilder as RandomState;
     use parking_lot::lock_api::{self, GuardNoSend, RawMutex};
+    use parking_lot::RawThreadId;
 
     pub(crate) use crate::biased::{BiasedGuard, BiasedMutex};
 
     pub(crate) type Mutex<T> = lock_api::Mutex<Lock, T>;
     pub(crate) type MutexGuard<'a, T> = lock_api::MutexGuard<'a, Lock, T>;
+    pub(crate) type ReentrantMutex<T> = lock_api::ReentrantMutex<Lock, RawThreadId, T>;
 
     /// What is locked by parking_lot's mutex here: one word, and nothing besides. parking_lot's own
     /// lock has threads wait in a table of the process. There, the child of a fork would find
@@ -331,6 +333,23 @@ mod modelled {
                 return (self.lock(), true);
             }
             self.try_lock().map_or_else(|| (self.lock(), true), |guard| (guard, false))
+        }
+    }
+
+    /// The same, where no model comes to one that its own thread holds.
+    pub(crate) struct ReentrantMutex<T>(Mutex<T>);
+
+    impl<T> ReentrantMutex<T> {
+        pub(crate) fn new(data: T) -> ReentrantMutex<T> {
+            ReentrantMutex(Mutex::new(data))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock()
+        }
+
+        pub(crate) fn is_owned_by_current_thread(&self) -> bool {
+            false
         }
     }
 

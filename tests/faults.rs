@@ -11,10 +11,11 @@
 
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rawdb::storage::simulation::{Fault, Simulation, Snapshot};
+use rawdb::storage::simulation::{Fault, Panic, Simulation, Snapshot};
 use rawdb::storage::Storage;
 use rawdb::{Database, Error, ErrorKind, Options};
 
@@ -401,10 +402,14 @@ impl Run<'_> {
 /// change its protection all the time, and threads share an address space.
 static ALONE: Mutex<()> = Mutex::new(());
 
+fn programs() -> u64 {
+    std::env::var("RAWDB_PROGRAMS").map_or(PROGRAMS, |it| it.parse().unwrap())
+}
+
 fn sweep(guarded: bool) {
     let _alone = ALONE.lock();
     let seed = seed::seed();
-    let programs = std::env::var("RAWDB_PROGRAMS").map_or(PROGRAMS, |it| it.parse().unwrap());
+    let programs = programs();
     let mut faults = BTreeMap::<(&str, Kind), u64>::new();
     for number in 0..programs {
         let seed = seed.wrapping_add(number);
@@ -442,6 +447,233 @@ fn sweep(guarded: bool) {
     // All that `Storage` has, but for mapping the mirror, which guarded writes do not.
     let sorts = if guarded { 18 } else { 19 };
     assert_eq!(faults.len(), sorts * KINDS.len(), "a sort of call has not failed with every kind");
+}
+
+/// A program in which one step of a call panics.
+struct PanicRun<'a> {
+    case: &'a Case,
+    rng: fastrand::Rng,
+}
+
+impl PanicRun<'_> {
+    /// What another process finds: what a flush was about, whole.
+    fn check_flushed(&mut self, disk: &Simulation, model: &Model) {
+        let snapshot = disk.snapshot();
+        for disk in [snapshot.restart(), snapshot.crash(self.rng.u64(..))] {
+            let db = open(&disk, &self.case.options).unwrap();
+            Run::must(model.check_recovered(&db), "after a panic");
+            // It is a database as any.
+            db.create_region_if_needed("after").unwrap().write(&[1; 5000]).unwrap();
+            db.flush().unwrap();
+        }
+    }
+
+    /// After a panic in a call: nothing can be changed, everything can be read and let go.
+    fn check_stopped(&mut self, disk: &Arc<Simulation>, db: Database, mut program: Program) {
+        let snapshot = disk.snapshot();
+        disk.inject(None);
+        let names: Vec<String> = db.list().unwrap().into_iter().map(|(name, _)| name).collect();
+        let calls = disk.calls();
+        let mut refused = vec![
+            db.flush(),
+            db.compact(),
+            db.retain(&[]),
+            db.reserve_file(1 << 30),
+            db.reserve_regions(1000),
+            db.create_region_if_needed("other").map(drop),
+        ];
+        for name in &names {
+            let region = db.region(name).unwrap();
+            region.view(0, u64::MAX).unwrap();
+            refused.extend([
+                region.write(b"x").map(drop),
+                region.write_at(b"x", 0),
+                region.truncate(0),
+                region.reserve(100_000),
+                region.append_begin(1).map(drop),
+                db.rename(name, "renamed", true),
+                db.remove(name),
+            ]);
+        }
+        for result in refused {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Panic, "{error}");
+        }
+        program.release_views();
+        assert_eq!(disk.calls(), calls, "a change was tried");
+        let error = db.close().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Panic, "{error}");
+        assert!(disk.is_unlocked());
+        // Closing has added nothing.
+        self.check_flushed(&snapshot.restart(), &program.model);
+        self.check_flushed(disk, &program.model);
+    }
+
+    /// Has the step panic. Says which kind of call that was, or how many steps there are.
+    fn run(&mut self, panic: Panic) -> Result<String, u64> {
+        fn caught<T>(body: impl FnOnce() -> T) -> Option<T> {
+            catch_unwind(AssertUnwindSafe(body)).ok()
+        }
+        let case = self.case;
+        let disk = case.disk.restart();
+        let mut program = Program::new(case.model.clone());
+        disk.inject_panic(Some(panic));
+        let Some(db) = caught(|| open(&disk, &case.options).unwrap()) else {
+            let opened = open(&disk.snapshot().restart(), &case.options).unwrap();
+            // It has changed nothing, and the mirror of another process is still good.
+            match case.mirrored {
+                true => Run::must(program.model.check(&opened), "after a panic in opening"),
+                false => {
+                    Run::must(program.model.check_recovered(&opened), "after a panic in opening")
+                }
+            }
+            return Ok("Open".to_owned());
+        };
+        if !case.mirrored {
+            program.model.adopt(&db);
+        }
+        let mut only_asked = None;
+        for step in &case.steps {
+            match caught(|| program.step(&db, step, &|_| ())) {
+                Some(Err(error)) => assert_eq!(error.kind(), ErrorKind::NotFound, "{error}"),
+                Some(Ok(())) => {}
+                None => {
+                    let name = format!("{step:?}").split('(').next().unwrap().to_owned();
+                    if step.is_change() {
+                        self.check_stopped(&disk, db, program);
+                        return Ok(name);
+                    }
+                    only_asked = Some(name);
+                }
+            }
+        }
+        program.release_views();
+        program.model.may_be_flushed();
+        match caught(|| db.close()) {
+            Some(closed) => closed.unwrap(),
+            None => {
+                assert!(disk.is_unlocked());
+                self.check_flushed(&disk, &program.model);
+                return Ok("Close".to_owned());
+            }
+        }
+        only_asked.ok_or(disk.calls())
+    }
+}
+
+/// A defect, wherever it is met: every step of random programs panics, one after the other, before its
+/// effect and after it. What was flushed is found again, whole, and nothing of what was not.
+fn sweep_panics(guarded: bool) {
+    let _alone = ALONE.lock();
+    let (seed, programs) = (seed::seed(), programs());
+    let mut panics = BTreeMap::<String, u64>::new();
+    for number in 0..programs {
+        let seed = seed.wrapping_add(number);
+        let case = Case::random(seed, guarded);
+        let run = |panic: Panic| {
+            let rng = fastrand::Rng::with_seed(seed);
+            let result =
+                catch_unwind(AssertUnwindSafe(|| PanicRun { case: &case, rng }.run(panic)));
+            result.unwrap_or_else(|_| {
+                panic!("RAWDB_SEED={seed} alone does it: {panic:?}, {:?}", case.steps)
+            })
+        };
+        let steps = run(Panic { step: u64::MAX, done: false }).unwrap_err();
+        for step in 0..steps {
+            for done in [false, true] {
+                let call = run(Panic { step, done }).expect("every step is met again");
+                *panics.entry(call).or_default() += 1;
+            }
+        }
+    }
+    println!("guarded {guarded}: {panics:?}");
+    // All calls that change something.
+    assert_eq!(panics.len(), 19, "a sort of call has not panicked");
+}
+
+#[test]
+fn a_panic_through_the_mapping() {
+    sweep_panics(false);
+}
+
+#[test]
+fn a_panic_guarded() {
+    sweep_panics(true);
+}
+
+/// Who waits for a call that panics is refused, and waits no longer.
+#[test]
+fn a_panic_beside_other_calls() {
+    for step in (0..200).step_by(5) {
+        let disk = Simulation::empty();
+        let db = open(&disk, &Options::default()).unwrap();
+        let regions = ["a", "b"].map(|name| db.create_region_if_needed(name).unwrap());
+        db.flush().unwrap();
+        disk.inject_panic(Some(Panic { step, done: step % 2 == 0 }));
+        let has_panicked = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for thread in 0..6 {
+                let (db, regions, has_panicked) = (&db, &regions, &has_panicked);
+                scope.spawn(move || loop {
+                    let call = || match thread {
+                        0 | 1 => regions[0].write(&[1; 700]).map(drop),
+                        2 => regions[thread % 2].write_at(&[2; 100], 0),
+                        3 => db.rename("b", "b", true).and_then(|()| {
+                            db.create_region_if_needed("c")?.write(&[1; 100])?;
+                            db.rename("c", "d", true)
+                        }),
+                        4 => db.flush(),
+                        _ => db.compact(),
+                    };
+                    let must_refuse = has_panicked.load(Ordering::Relaxed);
+                    match catch_unwind(AssertUnwindSafe(call)) {
+                        Ok(Ok(())) => assert!(!must_refuse, "a change after a panic"),
+                        Ok(Err(error)) => {
+                            return assert_eq!(error.kind(), ErrorKind::Panic, "{error}");
+                        }
+                        Err(_) => return has_panicked.store(true, Ordering::Relaxed),
+                    }
+                });
+            }
+        });
+        assert_eq!(db.close().unwrap_err().kind(), ErrorKind::Panic);
+        assert!(disk.is_unlocked());
+        let db = open(&disk.snapshot().restart(), &Options::default()).unwrap();
+        let region = db.region("a").unwrap();
+        assert!(region.view(0, u64::MAX).unwrap().iter().all(|&byte| [1, 2].contains(&byte)));
+        assert_eq!(region.len() % 700, 0);
+    }
+}
+
+/// A flush that waits for a region when the call that has it panics records nothing of it, and a writer
+/// that waits for it changes nothing.
+#[test]
+fn a_panic_before_those_who_wait() {
+    let disk = Simulation::empty();
+    let db = Arc::new(open(&disk, &Options::default()).unwrap());
+    let region = db.create_region_if_needed("a").unwrap();
+    region.write(&[1; 10_000]).unwrap();
+    region.reserve(50_000).unwrap();
+    // The first piece is in use.
+    let behind = region.info().unwrap().start + 16_384;
+    let (flusher, writer) = (db.clone(), region.clone());
+    let (sender, waiting) = std::sync::mpsc::channel();
+    // The compaction has the region's lock then.
+    disk.before_punch(behind, move || {
+        sender.send(std::thread::spawn(move || flusher.flush())).unwrap();
+        sender.send(std::thread::spawn(move || writer.write(&[3; 100]).map(drop))).unwrap();
+        // If they come later, they are refused for another reason.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::panic::resume_unwind(Box::new("a test asked for a panic"));
+    });
+    let compact = || db.compact_with(&mut |_, _| region.write(&[2; 10]).is_ok());
+    catch_unwind(AssertUnwindSafe(compact)).unwrap_err();
+    for thread in waiting.iter() {
+        assert_eq!(thread.join().unwrap().unwrap_err().kind(), ErrorKind::Panic);
+    }
+    assert_eq!(Arc::into_inner(db).unwrap().close().unwrap_err().kind(), ErrorKind::Panic);
+    let db = open(&disk.snapshot().restart(), &Options::default()).unwrap();
+    assert_eq!(db.region("a").unwrap().len(), 10_000);
 }
 
 #[test]

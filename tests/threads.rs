@@ -155,7 +155,9 @@ fn run(guarded: bool) {
         }));
         threads.push(Box::new(move |_| db.flush().unwrap()));
     }
-    threads.push(Box::new(|_| db.compact().unwrap()));
+    for _ in 0..2 {
+        threads.push(Box::new(|_| db.compact().unwrap()));
+    }
     threads.push(Box::new(|_| {
         let list = db.list().unwrap();
         assert!(list.windows(2).all(|pair| pair[0].0 < pair[1].0));
@@ -206,6 +208,68 @@ fn run(guarded: bool) {
     );
     db.close().unwrap();
     verify(&Database::open_with(dir.path(), &options).unwrap());
+}
+
+/// Compactions come to the ends of regions while others ask for these regions and write there.
+fn compact_beside_opening(guarded: bool) {
+    const REGIONS: u64 = 400;
+    // Behind their bytes they have as much room again as they have bytes.
+    const RECORDS: u64 = 130;
+    let seed = seed::seed();
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { guarded, ..Options::default() };
+    let db = Database::open_with(dir.path(), &options).unwrap();
+    let records = |range: std::ops::Range<u64>| range.flat_map(|number| record(number, 1));
+    for number in 0..REGIONS {
+        let region = db.create_region_if_needed(&number.to_string()).unwrap();
+        region.write(&records(0..RECORDS).collect::<Vec<_>>()).unwrap();
+        region.reserve(16_384).unwrap();
+    }
+    db.close().unwrap();
+    for round in 0..10 {
+        let db = Database::open_with(dir.path(), &options).unwrap();
+        let writing = AtomicU64::new(2);
+        std::thread::scope(|scope| {
+            for thread in 0..2 {
+                let (db, writing) = (&db, &writing);
+                scope.spawn(move || {
+                    let mut numbers: Vec<u64> =
+                        (0..REGIONS / 2).map(|it| it * 2 + thread).collect();
+                    fastrand::Rng::with_seed(seed.wrapping_add(round * 2 + thread))
+                        .shuffle(&mut numbers);
+                    for number in numbers {
+                        let region = db.region(&number.to_string()).unwrap();
+                        let next = region.len() / RECORD as u64;
+                        for part in [next..next + 3, next + 3..next + 4, next + 4..next + 12] {
+                            region.write(&records(part).collect::<Vec<_>>()).unwrap();
+                        }
+                    }
+                    writing.fetch_sub(1, Ordering::Relaxed);
+                });
+                scope.spawn(move || {
+                    while writing.load(Ordering::Relaxed) > 0 {
+                        db.compact().unwrap();
+                    }
+                });
+            }
+        });
+        for number in 0..REGIONS {
+            let view = db.region(&number.to_string()).unwrap().view(0, u64::MAX).unwrap();
+            assert_eq!(view.len() as u64 / RECORD as u64, RECORDS + 12 * (round + 1));
+            check(&view, 0);
+        }
+        db.close().unwrap();
+    }
+}
+
+#[test]
+fn compactions_beside_opening_through_the_mapping() {
+    compact_beside_opening(false);
+}
+
+#[test]
+fn compactions_beside_opening_guarded() {
+    compact_beside_opening(true);
 }
 
 #[test]

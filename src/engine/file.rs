@@ -3,6 +3,7 @@
 use super::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, PAGE_SIZE};
+use crate::pieces::Pieces;
 use crate::space::Extent;
 use crate::steps::Step;
 use crate::storage::File;
@@ -20,7 +21,9 @@ impl Engine {
         unneeded: u64,
     ) -> Result<u64> {
         if self.guarded {
-            // A write through the system can say that there is no space.
+            // A write through the system can say that there is no space. But what lies behind a region
+            // that nobody had asked for may be being punched.
+            drop(self.pieces.lock());
             return Ok(place.len);
         }
         let want = want.min(place.len);
@@ -75,7 +78,22 @@ impl Engine {
     /// relies on.
     pub fn punch_unreliable(&self, range: Extent) -> Result<()> {
         // Held while punching, so that nobody comes to rely on a piece meanwhile.
+        self.punch_parts(&self.pieces.lock(), range)
+    }
+
+    /// The same for what a region has behind its bytes that nobody has asked for (see
+    /// [`Resting::with_room`](crate::resting::Resting::with_room)).
+    pub fn punch_behind_resting(&self, place: u32) -> Result<()> {
+        let table = self.lock_table_for_change()?;
+        let Some(range) = table.resting.room(place) else { return Ok(()) };
+        // Whoever opens the region from here on, or is given its place, has to allocate before there is
+        // anything in the range, and that takes this lock.
         let pieces = self.pieces.lock();
+        drop(table);
+        self.punch_parts(&pieces, range)
+    }
+
+    fn punch_parts(&self, pieces: &Pieces, range: Extent) -> Result<()> {
         let parts = match Step::SparePiecesInUse.taken() {
             true => pieces.unreliable_parts(range),
             false => vec![range],
@@ -98,8 +116,7 @@ impl Engine {
 
     /// Makes `data` at least `min_len` long.
     pub fn reserve_file(&self, min_len: u64) -> Result<()> {
-        self.check_writable()?;
-        self.table.lock().grow_file(&*self.storage, !self.guarded, min_len)
+        self.lock_table_for_change()?.grow_file(&*self.storage, !self.guarded, min_len)
     }
 
     /// Makes room in `regions` for `count` regions in all.
@@ -111,7 +128,7 @@ impl Engine {
                 format!("{count} regions are more than a database can hold"),
             ));
         }
-        let mut table = self.table.lock();
+        let mut table = self.lock_table_for_change()?;
         table.slots.grow(&*self.storage, count)?;
         let more = count.saturating_sub(table.names.len() as u64);
         self.live.as_ref().map_or(Ok(()), |live| live.reserve(more))
@@ -119,7 +136,7 @@ impl Engine {
 
     /// Cuts the free end off `data`, in whole pieces.
     pub fn cut_file(&self) -> Result<()> {
-        let mut table = self.table.lock();
+        let mut table = self.lock_table_for_change()?;
         let len = table.space.free_end().max(self.min_file_len.min(format::MAX_FILE_LEN));
         let len = len.next_multiple_of(self.piece);
         if len < table.space.file_len() {

@@ -2,13 +2,14 @@
 //!
 //! Locks, in the order in which they are taken; a thread that holds one takes only later ones:
 //!
-//! 1. the committer (a flush),
-//! 2. writer locks of regions, of several in the order of their slots,
-//! 3. the table,
-//! 4. the stripes of a region,
-//! 5. its retired places, its name; the pieces; the mirror.
+//! 1. the compaction,
+//! 2. the committer (a flush),
+//! 3. writer locks of regions, of several in the order of their slots,
+//! 4. the table,
+//! 5. the stripes of a region,
+//! 6. its retired places, its name; the pieces; the mirror.
 //!
-//! Those of 2 and 4 are [biased](crate::biased): the mutex within one is taken and let go on the way
+//! Those of 3 and 5 are [biased](crate::biased): the mutex within one is taken and let go on the way
 //! in, or stands for it.
 //!
 //! The system is called for something slow (sync, punch, copying a region) under no lock but the
@@ -19,6 +20,7 @@ mod file;
 mod names;
 mod open;
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -30,6 +32,7 @@ use crate::steps::Step;
 use crate::storage::{File, Storage};
 use crate::sync::{
     Apart, AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, OnceLock, Ordering,
+    ReentrantMutex,
 };
 use crate::table::Table;
 use crate::view::Retired;
@@ -40,7 +43,7 @@ struct HotWords {
     epoch: AtomicU64,
     /// The last epoch that is durable.
     durable_epoch: AtomicU64,
-    /// No change is possible: opened for reading only, or a sync has failed.
+    /// No change is possible: opened for reading only, or a sync has failed, or a call has panicked.
     stopped: AtomicBool,
     /// Of the process that opened the database.
     process_mark: u32,
@@ -56,13 +59,17 @@ pub(crate) struct Engine {
     pub piece: u64,
     min_file_len: u64,
     pub reclaim_threshold: u64,
-    /// The first failed sync.
+    /// The first failed sync, or panic.
     failure: OnceLock<Error>,
-    pub table: Apart<Mutex<Table>>,
+    /// Opening is complete.
+    opened: AtomicBool,
+    table: Apart<Mutex<Table>>,
     pub pieces: Mutex<Pieces>,
     /// Where the table is kept for whoever opens the database after the death of this process.
     live: Option<Live>,
     pub committer: Apart<Mutex<Committer>>,
+    /// Held by a compaction.
+    pub compaction: ReentrantMutex<()>,
     /// The last epoch at whose end a flush has synced `data`.
     pub synced_epoch: AtomicU64,
     /// How many flushes have begun.
@@ -101,8 +108,33 @@ impl Engine {
         self.hot.epoch.load(Ordering::Acquire)
     }
 
+    pub fn lock_table(&self) -> TableGuard<'_> {
+        let table = self.table.lock();
+        TableGuard { table, engine: self, was_panicking: std::thread::panicking() }
+    }
+
+    /// The table, if it can be changed.
+    pub fn lock_table_for_change(&self) -> Result<TableGuard<'_>> {
+        // Before any lock: after a fork it may never be let go.
+        self.check_process()?;
+        let table = self.lock_table();
+        self.check_not_stopped()?;
+        Ok(table)
+    }
+
+    /// Runs a part of a call that changes something. If it panics the change may be half done, and
+    /// nothing is changed any more. The caller holds the locks for it, so that this is known before
+    /// anybody else has them.
+    #[inline(always)]
+    pub fn change<T>(&self, body: impl FnOnce() -> T) -> T {
+        let unwinding = Unwinding(self);
+        let result = body();
+        std::mem::forget(unwinding);
+        result
+    }
+
     /// Ends the present epoch; returns it. With the table lock held.
-    pub fn end_epoch(&self, _table: &mut MutexGuard<'_, Table>) -> u64 {
+    pub fn end_epoch(&self, _table: &mut TableGuard<'_>) -> u64 {
         self.hot.epoch.fetch_add(1, Ordering::AcqRel)
     }
 
@@ -139,7 +171,7 @@ impl Engine {
         )
     }
 
-    /// Refuses everything after a failed sync.
+    /// Refuses everything after a failed sync or a panic.
     pub fn check_usable(&self) -> Result<()> {
         match self.failure.get() {
             Some(failure) => Err(failure.clone()),
@@ -151,6 +183,12 @@ impl Engine {
     #[inline]
     pub fn check_writable(&self) -> Result<()> {
         self.check_process()?;
+        self.check_not_stopped()
+    }
+
+    /// The same in the process that opened the database.
+    #[inline]
+    pub fn check_not_stopped(&self) -> Result<()> {
         if self.hot.stopped.load(Ordering::Acquire) {
             return Err(self.stopped());
         }
@@ -175,7 +213,24 @@ impl Engine {
             return error;
         }
         // What a dead process leaves in the page cache may not be all there either.
-        if let Some(live) = self.live.as_ref().filter(|_| Step::DistrustAfterFailedSync.taken()) {
+        self.stop(error, Step::DistrustAfterFailedSync)
+    }
+
+    /// A call that changes something is panicking, with locks held for what it may have half done.
+    #[cold]
+    fn panicked(&self) {
+        if !Step::StopAfterPanic.taken() {
+            return;
+        }
+        let error = defect(&*self.storage);
+        if self.opened.load(Ordering::Relaxed) {
+            // A flush has not recorded what it is made of.
+            self.stop(error, Step::DistrustAfterPanic);
+        }
+    }
+
+    fn stop(&self, error: Error, distrust: Step) -> Error {
+        if let Some(live) = self.live.as_ref().filter(|_| distrust.taken()) {
             live.distrust();
         }
         let first = self.failure.get_or_init(|| error);
@@ -195,9 +250,15 @@ impl Engine {
 
     /// The last view of a retired place has been released.
     pub fn release_pinned(&self, retired: &Retired) {
-        let mut table = self.table.lock();
+        let mut table = self.lock_table();
         table.pinned_bytes -= retired.extent.len;
         table.give_up(retired.extent, retired.epoch);
+    }
+
+    /// One more reason to keep the files locked, for a while.
+    pub fn hold_meanwhile(&self) -> Hold<'_> {
+        self.hold();
+        Hold(self)
     }
 
     /// One more reason to keep the files locked.
@@ -211,6 +272,65 @@ impl Engine {
             self.storage.unlock();
         }
     }
+}
+
+/// The table, locked.
+pub(crate) struct TableGuard<'a> {
+    table: MutexGuard<'a, Table>,
+    engine: &'a Engine,
+    was_panicking: bool,
+}
+
+impl Deref for TableGuard<'_> {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        &self.table
+    }
+}
+
+impl DerefMut for TableGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Table {
+        &mut self.table
+    }
+}
+
+impl Drop for TableGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.was_panicking {
+            self.engine.panicked();
+        }
+    }
+}
+
+/// Dropped by a panic only, and before the locks that the caller holds.
+struct Unwinding<'a>(&'a Engine);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        self.0.panicked();
+    }
+}
+
+pub(crate) struct Hold<'a>(&'a Engine);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.let_go();
+    }
+}
+
+/// Why a database is not changed any more after a panic.
+#[cold]
+pub(crate) fn defect(storage: &dyn Storage) -> Error {
+    Error::new(
+        ErrorKind::Panic,
+        format!(
+            "a defect in the library (a panic in an earlier call) has stopped {}: it accepts no \
+             change and no flush until it is opened again",
+            place(storage)
+        ),
+    )
 }
 
 /// How messages name the database: by the directory of its files.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::Engine;
+use super::{Engine, TableGuard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, RegionEntry};
 use crate::live::{Change, Record};
 use crate::region::{RegionInner, Writer};
-use crate::sync::{BiasedGuard, HashSet, MutexGuard};
+use crate::sync::{BiasedGuard, HashSet};
 use crate::table::Table;
 
 impl Engine {
@@ -15,7 +15,7 @@ impl Engine {
     pub fn create_region(self: &Arc<Self>, name: &str) -> Result<Arc<RegionInner>> {
         self.check_process()?;
         format::check_name(name).map_err(|reason| invalid_name(name, reason))?;
-        let mut table = self.table.lock();
+        let mut table = self.lock_table();
         if let Some(region) = table.find(self, name) {
             return Ok(region);
         }
@@ -36,7 +36,7 @@ impl Engine {
     pub fn find_region(self: &Arc<Self>, name: &str) -> Result<Arc<RegionInner>> {
         self.check_process()?;
         format::check_name(name).map_err(|reason| invalid_name(name, reason))?;
-        self.table.lock().find(self, name).ok_or_else(|| not_found(name))
+        self.lock_table().find(self, name).ok_or_else(|| not_found(name))
     }
 
     pub fn remove(self: &Arc<Self>, name: &str) -> Result<()> {
@@ -60,7 +60,7 @@ impl Engine {
             drop(writer);
             return Err(region.busy());
         }
-        let mut table = self.table.lock();
+        let mut table = self.lock_table_for_change()?;
         self.mirror(&mut [region.change(&writer, None)])?;
         take_out(&mut table, region, &mut writer);
         Ok(())
@@ -76,16 +76,17 @@ impl Engine {
             if from == to {
                 return Ok(());
             }
-            let target = self.table.lock().find(self, to);
+            let target = self.lock_table().find(self, to);
             if same(target.as_ref(), Some(&region)) {
                 // Another thread has renamed it just so, and locking it twice would be for ever.
                 continue;
             }
             let mut involved: Vec<_> = target.iter().chain([&region]).collect();
-            let Some((mut table, mut writers)) = self.lock_regions(&mut involved, |table| {
+            let Some((mut writers, mut table)) = self.lock_regions(&mut involved, |table| {
                 same(table.names.get(from), Some(&region))
                     && same(table.names.get(to), target.as_ref())
-            }) else {
+            })?
+            else {
                 continue;
             };
             let index = |region: &Arc<RegionInner>| {
@@ -131,13 +132,14 @@ impl Engine {
         kept.try_reserve(names.len()).map_err(|_| self.no_memory(size_of_val(names) as u64))?;
         kept.extend(names.iter().copied());
         loop {
-            let victims = self.table.lock().find_all(self, |name| !kept.contains(name));
+            let victims = self.lock_table().find_all(self, |name| !kept.contains(name));
             let mut involved: Vec<_> = victims.iter().collect();
-            let Some((mut table, mut writers)) = self.lock_regions(&mut involved, |table| {
+            let Some((mut writers, mut table)) = self.lock_regions(&mut involved, |table| {
                 let others = table.names.keys().filter(|name| !kept.contains(&***name)).count();
                 others == victims.len()
                     && victims.iter().all(|it| same(table.names.get(&it.name()), Some(it)))
-            }) else {
+            })?
+            else {
                 continue;
             };
             let mut pairs = involved.iter().zip(&writers);
@@ -162,11 +164,11 @@ impl Engine {
         &'a self,
         regions: &mut Vec<&'a Arc<RegionInner>>,
         unchanged: impl FnOnce(&Table) -> bool,
-    ) -> Option<(MutexGuard<'a, Table>, Vec<BiasedGuard<'a, Writer>>)> {
+    ) -> Result<Option<(Vec<BiasedGuard<'a, Writer>>, TableGuard<'a>)>> {
         regions.sort_unstable_by_key(|region| region.slot);
         let writers = regions.iter().map(|region| region.writer.lock()).collect();
-        let table = self.table.lock();
-        unchanged(&table).then_some((table, writers))
+        let table = self.lock_table_for_change()?;
+        Ok(unchanged(&table).then_some((writers, table)))
     }
 }
 

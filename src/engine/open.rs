@@ -19,7 +19,9 @@ use crate::space::{Extent, Space};
 use crate::steps::Step;
 use crate::storage::window::{check_address_space, map_generously};
 use crate::storage::{File, Storage};
-use crate::sync::{Apart, AtomicBool, AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering};
+use crate::sync::{
+    Apart, AtomicBool, AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering, ReentrantMutex,
+};
 use crate::table::{Slots, Table};
 
 /// What an open that fails has to take back.
@@ -130,15 +132,19 @@ impl Engine {
             min_file_len: options.min_file_len,
             reclaim_threshold: options.effective_reclaim_threshold(),
             failure: OnceLock::new(),
+            opened: AtomicBool::new(false),
             table: Apart(Mutex::new(table)),
             pieces: Mutex::new(Pieces::new(piece)),
             live,
             committer: Apart(Mutex::new(committer)),
+            compaction: ReentrantMutex::new(()),
             synced_epoch: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
             generation: AtomicU64::new(header.generation),
             holders: AtomicUsize::new(1),
         });
+        // Also where it panics, or nobody could open the database before this process ends.
+        let parting = Parting(&engine);
         let entered = engine
             .enter_recovered(&recovered, mirror)
             .map_err(|NoMemory| recovery::no_memory(&place(&*engine.storage)));
@@ -150,15 +156,14 @@ impl Engine {
             len if len > 0 && !options.read_only => engine.reserve_file(len),
             _ => Ok(()),
         });
-        if let Err(error) = complete {
-            // Without a flush: it would make a part durable of what belongs together.
-            engine.part();
-            return Err(error);
-        }
-        let mut table = engine.table.lock();
+        // If not, without a flush: it would make a part durable of what belongs together.
+        complete?;
+        let mut table = engine.lock_table();
         let entered = table.names.values().map(|region| region.slot);
         table.resting = recovered.into_resting(mirror, entered);
         drop(table);
+        std::mem::forget(parting);
+        engine.opened.store(true, Ordering::Relaxed);
         Ok(engine)
     }
 
@@ -168,7 +173,7 @@ impl Engine {
         recovered: &'a Recovered,
         mirror: Option<&'a Mirror>,
     ) -> std::result::Result<Vec<Region<'a>>, NoMemory> {
-        let mut table = self.table.lock();
+        let mut table = self.lock_table();
         let table = &mut *table;
         let file_len = table.space.file_len();
         let most = recovered.resting.slots().len() + mirror.map_or(0, |it| it.slots.len());
@@ -227,7 +232,8 @@ impl Engine {
             self.storage.leave_to_parent();
             return Err(self.forked());
         }
-        let regions: Vec<_> = self.table.lock().names.values().cloned().collect();
+        let _parting = Parting(self);
+        let regions: Vec<_> = self.lock_table().names.values().cloned().collect();
         for region in &regions {
             region.set_closed();
         }
@@ -235,23 +241,22 @@ impl Engine {
         let result = if self.read_only {
             Ok(())
         } else {
-            self.flush()
-                .and_then(|()| self.committer.lock().finish(self))
-                .and_then(|()| self.cut_file())
-                .and_then(|()| self.punch_last_piece())
+            self.change(|| {
+                self.flush()?;
+                self.committer.lock().finish(self)?;
+                self.cut_file()?;
+                self.punch_last_piece()
+            })
         };
         if let (Some(live), Ok(())) = (&self.live, &result) {
             live.remove();
         }
-        self.part();
-        self.storage.holding().close();
-        self.let_go();
         result
     }
 
     /// Regions and engine refer to each other until this parts them.
     fn part(&self) {
-        let mut table = self.table.lock();
+        let mut table = self.lock_table();
         table.dirty.clear();
         let names = std::mem::take(&mut table.names);
         let resting = std::mem::take(&mut table.resting);
@@ -263,7 +268,7 @@ impl Engine {
     /// more but to append buffers that are still out, and these rely on their pieces.
     fn punch_last_piece(&self) -> Result<()> {
         let (start, end) = {
-            let space = &self.table.lock().space;
+            let space = &self.lock_table().space;
             (space.free_end(), space.file_len())
         };
         let is_alone = self.holders.load(Ordering::Acquire) == 1;
@@ -297,6 +302,17 @@ impl Undo {
                 storage.sync(File::Regions)
             }
         }
+    }
+}
+
+/// Takes engine and regions apart at the end, however that comes, and lets go of the files.
+struct Parting<'a>(&'a Engine);
+
+impl Drop for Parting<'_> {
+    fn drop(&mut self) {
+        self.0.part();
+        self.0.storage.holding().close();
+        self.0.let_go();
     }
 }
 

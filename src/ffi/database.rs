@@ -145,9 +145,10 @@ impl From<Stats> for rawdb_stats {
 /// but 0 stops the work.
 ///
 /// It runs on the thread that called rawdb_compact(), before that call returns. It may call
-/// anything but rawdb_close() on this database. It must return: no exception, no longjmp() and no
-/// pthread_exit() may leave it; pthread_cancel() takes effect after rawdb_compact(). (In the child of a fork() that it makes, rawdb_compact() answers
-/// RAWDB_E_FORKED.)
+/// anything but rawdb_close() on this database; rawdb_compact() on it answers RAWDB_E_BUSY, and by
+/// another thread waits for this one to return. It must return: no exception, no longjmp() and no
+/// pthread_exit() may leave it; pthread_cancel() takes effect after rawdb_compact(). (In the child of
+/// a fork() that it makes, rawdb_compact() answers RAWDB_E_FORKED.)
 pub type rawdb_progress_fn =
     Option<unsafe extern "C" fn(context: *mut c_void, done: u64, total: u64) -> i32>;
 
@@ -226,7 +227,8 @@ pub unsafe extern "C" fn rawdb_open(
 ///                     the files. This process has let go of them: its descriptors are closed, and
 ///                     the mapping is gone, and with it the bytes of inherited views. When the
 ///                     parent has ended, this process may open the database.
-///   RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY, RAWDB_E_PANIC
+///   RAWDB_E_PANIC     a defect was met, now or earlier; see there.
+///   RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY
 ///
 /// Where that matters, call rawdb_flush() first: after it has failed one can still do something.
 ///
@@ -281,7 +283,8 @@ pub unsafe extern "C" fn rawdb_flush(db: *mut rawdb) -> rawdb_status {
 /// Flushes, then returns to the file system what space it can: free space and unused tails of
 /// regions (also what rawdb_region_reserve() set aside) become holes in the data file, within
 /// pieces in use as well (see DISK SPACE), and a free end is cut off. Regions are not moved,
-/// contents and views not touched; other threads go on.
+/// contents and views not touched; other threads go on, but for another rawdb_compact(), which waits
+/// for this one to end.
 ///
 ///   progress  called as the work proceeds, or NULL.
 ///   context   passed on to it.
@@ -290,6 +293,7 @@ pub unsafe extern "C" fn rawdb_flush(db: *mut rawdb) -> rawdb_status {
 ///   RAWDB_E_INVALID_ARGUMENT  db is NULL.
 ///   RAWDB_E_CANCELLED         progress asked to stop. What was returned until then stays returned;
 ///                             nothing is lost, and another call takes up the rest.
+///   RAWDB_E_BUSY              called by progress itself.
 ///   RAWDB_E_READ_ONLY, RAWDB_E_FORKED
 ///   RAWDB_E_IO, RAWDB_E_NO_SPACE, RAWDB_E_NO_MEMORY, RAWDB_E_PANIC
 ///                             as with rawdb_flush(), or making a hole failed.

@@ -31,7 +31,8 @@ pub const RAWDB_E_TOO_LARGE: rawdb_status = -5;
 pub const RAWDB_E_INVALID_NAME: rawdb_status = -6;
 /// The database is open already, in this process or in another.
 pub const RAWDB_E_LOCKED: rawdb_status = -7;
-/// The region has an append open (rawdb_region_append_begin).
+/// The region has an append open (rawdb_region_append_begin), or rawdb_compact() is called by its own
+/// callback.
 pub const RAWDB_E_BUSY: rawdb_status = -8;
 /// The region has been removed; this handle is of no more use than to be closed.
 pub const RAWDB_E_REMOVED: rawdb_status = -9;
@@ -56,7 +57,10 @@ pub const RAWDB_E_INCOMPATIBLE: rawdb_status = -17;
 /// A callback asked to stop.
 pub const RAWDB_E_CANCELLED: rawdb_status = -18;
 /// A defect in the library, caught before it could reach the caller; rawdb_last_error() says what
-/// was noticed, and stderr where. Close the database and report it.
+/// was noticed, and stderr where. If it was in a call that changes something, this is also the answer
+/// to every later change and flush, and to rawdb_close(): nothing that may be half done becomes
+/// durable. Reads go on. The next rawdb_open() finds what the last completed flush has made durable,
+/// or one that was under way. Report it.
 pub const RAWDB_E_PANIC: rawdb_status = -19;
 
 /// Every status with its name and its message; the header promises that these are static.
@@ -83,7 +87,7 @@ const STATUSES: &[(rawdb_status, &CStr, &CStr)] = statuses![
     RAWDB_E_TOO_LARGE: c"larger than can be held",
     RAWDB_E_INVALID_NAME: c"not a valid region name",
     RAWDB_E_LOCKED: c"the database is open already",
-    RAWDB_E_BUSY: c"the region has an append open",
+    RAWDB_E_BUSY: c"an append to the region, or this compaction, is under way",
     RAWDB_E_REMOVED: c"the region has been removed",
     RAWDB_E_CLOSED: c"the database has been closed",
     RAWDB_E_READ_ONLY: c"the database is open for reading only",
@@ -125,6 +129,7 @@ fn status_of(kind: ErrorKind) -> rawdb_status {
         ErrorKind::Corrupt => RAWDB_E_CORRUPT,
         ErrorKind::Incompatible => RAWDB_E_INCOMPATIBLE,
         ErrorKind::Cancelled => RAWDB_E_CANCELLED,
+        ErrorKind::Panic => RAWDB_E_PANIC,
     }
 }
 
@@ -170,8 +175,8 @@ fn panicked(payload: &(dyn Any + Send)) -> rawdb_status {
     RAWDB_E_PANIC
 }
 
-/// Going on after a panic is sound (`AssertUnwindSafe`): the engine leaves its state whole and no
-/// lock held when it unwinds.
+/// Going on after a panic is sound (`AssertUnwindSafe`): the engine lets go of its locks as it unwinds,
+/// and changes nothing any more where something may be half changed.
 fn guarded<T>(body: impl FnOnce() -> T) -> std::thread::Result<T> {
     catch_unwind(AssertUnwindSafe(|| {
         // So that tests see what a panic becomes, in every function, on its way to C.

@@ -136,6 +136,67 @@ fn panic_becomes_a_status() {
     assert_eq!(last_error(), "panic in the library: no message");
 }
 
+/// A panic in the middle of a change, which is caught: nothing is changed any more, what is out can be
+/// looked at and given back, and closing says that it has not flushed.
+#[cfg(feature = "simulation")]
+#[test]
+fn panic_stops_the_database() {
+    use crate::storage::simulation::{Panic, Simulation};
+    use crate::{Database, Options};
+    let disk = Simulation::empty();
+    let open = || Database::open_storage(disk.clone(), &Options::default()).unwrap();
+    let db = Box::into_raw(Box::new(rawdb { database: open() }));
+    let [mut region, mut other] = [null_mut(); 2];
+    let mut room = null_mut();
+    // SAFETY: all pointers are valid.
+    unsafe {
+        let mut view = zeroed();
+        assert_eq!(rawdb_region_create(db, c"region".as_ptr(), &mut region), RAWDB_OK);
+        assert_eq!(rawdb_region_create(db, c"other".as_ptr(), &mut other), RAWDB_OK);
+        assert_eq!(rawdb_region_append(region, c"12345".as_ptr().cast(), 5, null_mut()), 0);
+        assert_eq!(rawdb_flush(db), RAWDB_OK);
+        assert_eq!(rawdb_region_append(region, c"6".as_ptr().cast(), 1, null_mut()), 0);
+        assert_eq!(rawdb_region_view(region, 0, RAWDB_TO_END, &mut view), RAWDB_OK);
+        assert_eq!(rawdb_region_append_begin(other, 100, &mut room), RAWDB_OK);
+
+        // As the view is in the way the region moves, and is recorded at its new place first.
+        disk.inject_panic(Some(Panic { step: u64::MAX, done: true }));
+        assert_eq!(rawdb_region_write_at(region, 0, c"abc".as_ptr().cast(), 3), RAWDB_OK);
+        let last = disk.calls() - 1;
+        rawdb_view_release(&mut view);
+        assert_eq!(rawdb_region_view(region, 0, RAWDB_TO_END, &mut view), RAWDB_OK);
+        disk.inject_panic(Some(Panic { step: last, done: true }));
+        assert_eq!(rawdb_region_write_at(region, 0, c"xyz".as_ptr().cast(), 3), RAWDB_E_PANIC);
+        assert!(last_error().starts_with("panic in the library: "), "{}", last_error());
+
+        let statuses = [
+            rawdb_region_append(region, c"7".as_ptr().cast(), 1, null_mut()),
+            rawdb_region_append(other, c"7".as_ptr().cast(), 1, null_mut()),
+            rawdb_region_append_end(other, 50),
+            rawdb_remove(db, c"region".as_ptr()),
+            rawdb_compact(db, None, null_mut()),
+            rawdb_flush(db),
+            rawdb_region_flush(region),
+        ];
+        assert_eq!(statuses, [RAWDB_E_PANIC; 7]);
+        assert!(last_error().contains("a defect in the library"), "{}", last_error());
+        let text = std::slice::from_raw_parts(view.data.cast::<u8>(), view.len);
+        assert_eq!(text, b"abc456");
+        rawdb_view_release(&mut view);
+        assert_eq!(rawdb_region_view(region, 0, RAWDB_TO_END, &mut view), RAWDB_OK);
+        rawdb_view_release(&mut view);
+
+        assert_eq!(rawdb_close(db), RAWDB_E_PANIC);
+        assert!(!disk.is_unlocked(), "an append is open");
+        rawdb_region_close(other);
+        assert!(disk.is_unlocked());
+        assert_eq!(rawdb_region_len(region), 0);
+        rawdb_region_close(region);
+    }
+    let view = open().region("region").unwrap().view(0, u64::MAX).unwrap();
+    assert!(view.len() == 5 && view.ends_with(b"45"), "what was flushed");
+}
+
 #[test]
 fn null_is_an_invalid_argument_and_outputs_are_set() {
     let Fixture { db, region, .. } = &Fixture::new();

@@ -318,6 +318,31 @@ fn compaction() {
     });
 }
 
+/// A second compaction does not have all forgotten while the first one is at work.
+#[test]
+fn two_compactions() {
+    check("two compactions", 2, || {
+        let mut world = World::new();
+        let a = world.region("a", &[1]);
+        a.reserve(8192).unwrap();
+        let (db, other) = (world.db.clone(), world.db.clone());
+        let compacter = thread(move || {
+            let mut is_first = true;
+            db.compact_with(&mut |_, _| {
+                if std::mem::take(&mut is_first) {
+                    db.flush().unwrap();
+                    a.write(&bytes(&[2])).unwrap();
+                }
+                true
+            })
+            .unwrap();
+            a.write(&bytes(&[3])).unwrap();
+        });
+        run([compacter, thread(move || other.compact().unwrap())]);
+        world.finish();
+    });
+}
+
 #[test]
 fn compaction_under_an_append() {
     check("compaction under an append", 3, || {

@@ -32,14 +32,17 @@ impl AppendBuffer {
         let mut writer = inner.lock_for_change()?;
         let offset = inner.len.load(Ordering::Relaxed);
         let end = inner.end_of(offset, len)?;
-        inner.touch(&mut writer)?;
-        if end > writer.allocated {
-            inner.make_room(&mut writer, end)?;
-        }
-        // Views may still hold bytes that a truncation has left behind the end.
-        if offset < inner.pins.viewed_end() && inner.pins.lock_all().overlap(offset, end) {
-            inner.relocate(&mut writer, end, offset, offset, &mut |_, _| Ok(()))?;
-        }
+        inner.engine.change(|| {
+            inner.touch(&mut writer)?;
+            if end > writer.allocated {
+                inner.make_room(&mut writer, end)?;
+            }
+            // Views may still hold bytes that a truncation has left behind the end.
+            if offset < inner.pins.viewed_end() && inner.pins.lock_all().overlap(offset, end) {
+                inner.relocate(&mut writer, end, offset, offset, &mut |_, _| Ok(()))?;
+            }
+            Ok(())
+        })?;
         let mut heap = Vec::new();
         let first = if inner.engine.guarded {
             heap.try_reserve_exact(len).map_err(|_| inner.engine.no_memory(len as u64))?;
@@ -66,7 +69,7 @@ impl AppendBuffer {
     /// [`end`](AppendBuffer::end) for a caller that keeps the buffer if it fails.
     pub(crate) fn publish(&self, written: usize) -> Result<u64> {
         let inner = &self.region.inner;
-        inner.engine.check_writable()?;
+        inner.engine.check_process()?;
         if written > self.len {
             return Err(Error::new(
                 ErrorKind::OutOfBounds,
@@ -74,25 +77,28 @@ impl AppendBuffer {
             ));
         }
         let mut writer = inner.lock_live()?;
-        let offset = inner.len.load(Ordering::Relaxed);
-        if written > 0 {
-            inner.touch(&mut writer)?;
-            let end = offset + written as u64;
-            let publish = || {
-                if inner.engine.guarded {
-                    let destination = inner.destination(Way::Write);
-                    inner.engine.store(&destination, offset, &self.heap[..written])?;
-                }
-                inner.set_len(&writer, end)
-            };
-            let published = match publish() {
-                Err(error) if inner.engine.made_space(&error) => publish(),
-                published => published,
-            };
-            published.inspect_err(|_| inner.give_back_unwritten(&mut writer))?;
-            inner.pins.raise_viewed_end(end);
-        }
-        Ok(offset)
+        inner.engine.check_not_stopped()?;
+        inner.engine.change(|| {
+            let offset = inner.len.load(Ordering::Relaxed);
+            if written > 0 {
+                inner.touch(&mut writer)?;
+                let end = offset + written as u64;
+                let publish = || {
+                    if inner.engine.guarded {
+                        let destination = inner.destination(Way::Write);
+                        inner.engine.store(&destination, offset, &self.heap[..written])?;
+                    }
+                    inner.set_len(&writer, end)
+                };
+                let published = match publish() {
+                    Err(error) if inner.engine.made_space(&error) => publish(),
+                    published => published,
+                };
+                published.inspect_err(|_| inner.give_back_unwritten(&mut writer))?;
+                inner.pins.raise_viewed_end(end);
+            }
+            Ok(offset)
+        })
     }
 
     pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {

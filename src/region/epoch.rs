@@ -66,7 +66,7 @@ impl RegionInner {
                 entered => entered?,
             }
         }
-        self.touch_in_new_epoch(writer, &mut self.engine.table.lock());
+        self.touch_in_new_epoch(writer, &mut self.engine.lock_table());
         Ok(())
     }
 
@@ -126,17 +126,19 @@ impl RegionInner {
     /// What the flush that ended `epoch` has to write of this region.
     pub fn collect(&self, epoch: u64) -> Cut {
         let mut writer = self.writer.lock();
-        if writer.cut_epoch < epoch {
-            assert_eq!(writer.epoch, epoch, "a dirty region changed in the epoch that ended");
-            return self.cut(&mut writer);
-        }
-        *writer.cut.take().expect("who touches a region before its flush leaves it a cut")
+        self.engine.change(|| {
+            if writer.cut_epoch < epoch {
+                assert_eq!(writer.epoch, epoch, "a dirty region changed in the epoch that ended");
+                return self.cut(&mut writer);
+            }
+            *writer.cut.take().expect("who touches a region before its flush leaves it a cut")
+        })
     }
 
     /// The flush that collected this region failed: the next one must write it again.
     pub fn collect_again(self: &Arc<Self>, cut: &Cut) {
         let mut writer = self.writer.lock();
-        let mut table = self.engine.table.lock();
+        let mut table = self.engine.lock_table();
         self.touch_in_new_epoch(&mut writer, &mut table);
         writer.entry_changed |= !matches!(cut.change, Change::None);
         writer.bytes_changed |= cut.needs_sync;

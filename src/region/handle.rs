@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::write::Way;
-use super::{AppendBuffer, RegionInner};
+use super::{AppendBuffer, RegionInner, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::MAX_FILE_LEN;
 use crate::sync::Ordering;
@@ -47,7 +47,7 @@ impl Region {
         let offset = self.inner.len.load(Ordering::Relaxed);
         if !data.is_empty() {
             let end = self.inner.end_of(offset, data.len())?;
-            self.inner.put(&mut writer, offset, data, end)?;
+            self.inner.engine.change(|| self.inner.put(&mut writer, offset, data, end))?;
         }
         Ok(offset)
     }
@@ -71,7 +71,7 @@ impl Region {
             return Ok(());
         }
         let end = self.inner.end_of(offset, data.len())?;
-        self.inner.put(&mut writer, offset, data, len.max(end))
+        self.inner.engine.change(|| self.inner.put(&mut writer, offset, data, len.max(end)))
     }
 
     /// Writes values of `value_len` bytes each, which lie one after the other in `values`, at the
@@ -93,8 +93,19 @@ impl Region {
                 ),
             ));
         }
+        let mut writer = self.inner.lock_for_change()?;
+        let engine = &self.inner.engine;
+        engine.change(|| self.write_values(&mut writer, offsets, values, value_len))
+    }
+
+    fn write_values(
+        &self,
+        writer: &mut Writer,
+        offsets: &[u64],
+        values: &[u8],
+        value_len: usize,
+    ) -> Result<()> {
         let inner = &self.inner;
-        let mut writer = inner.lock_for_change()?;
         let len = inner.len.load(Ordering::Relaxed);
         let end_of = |offset: u64| offset.checked_add(value_len as u64).filter(|&end| end <= len);
         if let Some(&offset) = offsets.iter().find(|&&offset| end_of(offset).is_none()) {
@@ -103,16 +114,16 @@ impl Region {
         if values.is_empty() {
             return Ok(());
         }
-        inner.touch(&mut writer)?;
+        inner.touch(writer)?;
         let last = offsets.iter().max().expect("there is a value") + value_len as u64;
         let way = match last <= writer.storable {
             true => Way::Store,
-            false => inner.prepare(&mut writer, last, offsets.len(), values.len())?,
+            false => inner.prepare(writer, last, offsets.len(), values.len())?,
         };
         let stripes = inner.pins.lock_all();
         if offsets.iter().any(|&offset| stripes.overlap(offset, offset + value_len as u64)) {
             drop(stripes);
-            return inner.relocate(&mut writer, len, len, len, &mut |engine, destination| {
+            return inner.relocate(writer, len, len, len, &mut |engine, destination| {
                 values
                     .chunks_exact(value_len)
                     .zip(offsets)
@@ -121,12 +132,11 @@ impl Region {
         }
         // Also where it fails: what is put back may have reached the disk as it was written.
         writer.bytes_changed = true;
-        let result = inner.overwrite(&writer, way, offsets, values, value_len, len);
+        let result = inner.overwrite(writer, way, offsets, values, value_len, len);
         drop(stripes);
         match result {
             Err(error) if inner.engine.made_space(&error) => {
-                drop(writer);
-                self.write_batch(offsets, values, value_len)
+                self.write_values(writer, offsets, values, value_len)
             }
             result => result,
         }
@@ -147,7 +157,10 @@ impl Region {
                 format!("truncate to {len} bytes: region {:?} has {present}", inner.name()),
             ));
         }
-        if len < present {
+        if len == present {
+            return Ok(());
+        }
+        inner.engine.change(|| {
             inner.touch(&mut writer)?;
             let stripes = inner.pins.lock_all();
             inner.set_len(&writer, len)?;
@@ -156,8 +169,8 @@ impl Region {
             }
             writer.entry_changed = true;
             writer.synced_len = writer.synced_len.min(len);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Writes `data` at `offset`, which is at most the length, and makes that the end of the
@@ -176,9 +189,11 @@ impl Region {
             return Err(self.inner.out_of_bounds("write", offset, data.len() as u64, len));
         }
         let end = self.inner.end_of(offset, data.len())?;
-        self.inner.touch(&mut writer)?;
-        writer.synced_len = writer.synced_len.min(end);
-        self.inner.put(&mut writer, offset, data, end)
+        self.inner.engine.change(|| {
+            self.inner.touch(&mut writer)?;
+            writer.synced_len = writer.synced_len.min(end);
+            self.inner.put(&mut writer, offset, data, end)
+        })
     }
 
     /// Gives out `len` bytes of room at the end of the region, to be filled in place. Until the
@@ -204,13 +219,15 @@ impl Region {
         if capacity > MAX_FILE_LEN {
             return Err(self.inner.too_large(0, capacity));
         }
-        // First, as it may have to forget what it knows of its blocks.
-        self.inner.touch(&mut writer)?;
-        if capacity > writer.allocated {
-            self.inner.make_room(&mut writer, capacity)?;
-        }
-        writer.promised = writer.promised.max(capacity);
-        Ok(())
+        self.inner.engine.change(|| {
+            // First, as it may have to forget what it knows of its blocks.
+            self.inner.touch(&mut writer)?;
+            if capacity > writer.allocated {
+                self.inner.make_room(&mut writer, capacity)?;
+            }
+            writer.promised = writer.promised.max(capacity);
+            Ok(())
+        })
     }
 
     /// Copies bytes from `offset` on into `buffer`, filling it.
@@ -272,7 +289,7 @@ impl Region {
     /// `Removed`, `Closed`, `Forked`.
     pub fn info(&self) -> Result<RegionInfo> {
         self.inner.engine.check_process()?;
-        let _table = self.inner.engine.table.lock();
+        let _table = self.inner.engine.lock_table();
         if !self.inner.is_live() {
             return Err(self.inner.gone());
         }
@@ -294,11 +311,9 @@ impl Region {
         }
         // The database may be closed from now on, but the files must stay this process's until the
         // flush is done with them. A close needs the writer lock first.
-        engine.hold();
+        let _holding = engine.hold_meanwhile();
         drop(writer);
-        let result = engine.flush();
-        engine.let_go();
-        result
+        engine.flush()
     }
 
     /// Removes the region. Its bytes stay good for the views that are open.

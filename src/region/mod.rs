@@ -282,8 +282,17 @@ impl RegionInner {
     #[inline(always)]
     fn lock_for_change(&self) -> Result<BiasedGuard<'_, Writer>> {
         // Before any lock: after a fork it may never be let go.
-        self.engine.check_writable()?;
-        let writer = self.lock_live()?;
+        self.engine.check_process()?;
+        let writer = self.writer.lock();
+        // Under the lock, or who has waited for a call that panicked would go on where it has ended.
+        if let Err(error) = self.engine.check_not_stopped() {
+            drop(writer);
+            return Err(error);
+        }
+        if !self.is_live() {
+            drop(writer);
+            return Err(self.gone());
+        }
         if writer.appending {
             drop(writer);
             return Err(self.busy());

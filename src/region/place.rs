@@ -60,7 +60,7 @@ impl RegionInner {
                 round_up(end),
             ];
             let need = round_up(end) - place.len;
-            let extension = self.engine.table.lock().extend_extent(
+            let extension = self.engine.lock_table().extend_extent(
                 &*self.engine.storage,
                 !self.engine.guarded,
                 place.end(),
@@ -69,7 +69,7 @@ impl RegionInner {
             );
             if let Some(extension) = extension {
                 let set_reserved = |len| {
-                    let _table = self.engine.table.lock();
+                    let _table = self.engine.lock_table();
                     self.place.reserved.store(len, Ordering::Relaxed);
                 };
                 set_reserved(place.len + extension.len);
@@ -118,7 +118,7 @@ impl RegionInner {
         // Also where this fails: it may have left blocks for others to use, see `allocate`.
         writer.bytes_changed = true;
         let (extent, window) =
-            engine.table.lock().take_extent(&*engine.storage, !engine.guarded, capacity)?;
+            engine.lock_table().take_extent(&*engine.storage, !engine.guarded, capacity)?;
         // All of its pages are new to memory.
         let (first, way) = (window.at(extent.start), Way::Write);
         let destination = Destination { first, start: extent.start, way };
@@ -146,7 +146,7 @@ impl RegionInner {
             }
         };
 
-        let mut table = engine.table.lock();
+        let mut table = engine.lock_table();
         let mut stripes = self.pins.lock_all();
         self.leave_place(writer, &mut table, &mut stripes);
         self.place.set(destination.first, extent);
@@ -206,39 +206,45 @@ impl RegionInner {
     /// Gives back all blocks that the region does not need now, promised ones included.
     pub fn compact(&self) -> Result<()> {
         let mut writer = self.writer.lock();
+        self.engine.check_not_stopped()?;
         if !self.is_live() || writer.appending {
             return Ok(());
         }
-        writer.promised = 0;
-        let place = self.place.extent();
-        let from = self.unneeded_from(&mut writer);
-        if from < place.len {
-            writer.storable = writer.storable.min(from);
-            let tail = Extent { start: place.start + from, len: place.len - from };
-            self.engine.punch_unreliable(tail)?;
-        }
-        Ok(())
+        self.engine.change(|| {
+            writer.promised = 0;
+            let place = self.place.extent();
+            let from = self.unneeded_from(&mut writer);
+            if from < place.len {
+                writer.storable = writer.storable.min(from);
+                let tail = Extent { start: place.start + from, len: place.len - from };
+                self.engine.punch_unreliable(tail)?;
+            }
+            Ok(())
+        })
     }
 
     /// After a flush: gives back whole pieces that a truncation has left, where they are at least
     /// `threshold` bytes more than the region would be given ahead of its growth.
     pub fn reclaim_tail(&self, threshold: u64) -> Result<()> {
         let mut writer = self.writer.lock();
+        self.engine.check_not_stopped()?;
         if !self.is_live() || writer.appending {
             return Ok(());
         }
-        let place = self.place.extent();
-        let from = growth::allocation(self.unneeded_from(&mut writer).max(writer.promised));
-        if writer.allocated.saturating_sub(from) < threshold {
-            return Ok(());
-        }
-        let whole =
-            Extent { start: place.start + from, len: place.len - from }.whole(self.engine.piece);
-        if whole.len > 0 {
-            self.engine.punch(whole)?;
-            writer.allocated = writer.allocated.min(whole.start - place.start);
-            writer.storable = writer.storable.min(writer.allocated);
-        }
-        Ok(())
+        self.engine.change(|| {
+            let place = self.place.extent();
+            let from = growth::allocation(self.unneeded_from(&mut writer).max(writer.promised));
+            if writer.allocated.saturating_sub(from) < threshold {
+                return Ok(());
+            }
+            let start = place.start + from;
+            let whole = Extent { start, len: place.len - from }.whole(self.engine.piece);
+            if whole.len > 0 {
+                self.engine.punch(whole)?;
+                writer.allocated = writer.allocated.min(whole.start - place.start);
+                writer.storable = writer.storable.min(writer.allocated);
+            }
+            Ok(())
+        })
     }
 }

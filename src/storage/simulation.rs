@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -323,6 +324,15 @@ pub struct Fault {
     pub lasting: bool,
 }
 
+/// Where a call panics.
+#[derive(Clone, Copy, Debug)]
+pub struct Panic {
+    /// The number of the call, or store to `live`, counted from the last [`Simulation::inject_panic`].
+    pub step: u64,
+    /// It has its effect before.
+    pub done: bool,
+}
+
 struct State {
     data: Disk,
     regions: Disk,
@@ -332,6 +342,7 @@ struct State {
     ids: Ids,
     calls: u64,
     fault: Option<Fault>,
+    panic: Option<Panic>,
     failed_call: Option<&'static str>,
     has_failed_sync: bool,
     /// Snapshots, one before each call since the last that found anything changed.
@@ -348,6 +359,9 @@ struct State {
 /// What a test does while a call of the library waits for the disk; it is told which.
 type Meanwhile = Box<dyn FnMut(&'static str, File) + Send>;
 
+/// What a test does before space is given back.
+type BeforePunch = Box<dyn FnOnce() + Send>;
+
 /// A simulated disk with one database.
 pub struct Simulation {
     memory: Arc<MmapRaw>,
@@ -355,6 +369,7 @@ pub struct Simulation {
     state: Mutex<State>,
     meanwhile: Mutex<Option<Meanwhile>>,
     holding: Holding,
+    before_punch: Mutex<Option<(u64, BeforePunch)>>,
     paths: [PathBuf; 3],
 }
 
@@ -429,6 +444,7 @@ impl Simulation {
                 ids,
                 calls: 0,
                 fault: None,
+                panic: None,
                 failed_call: None,
                 has_failed_sync: false,
                 recorded: None,
@@ -440,6 +456,7 @@ impl Simulation {
             }),
             meanwhile: Mutex::new(None),
             holding: Holding::new(),
+            before_punch: Mutex::new(None),
             paths: [File::Data, File::Regions, File::Live]
                 .map(|file| Path::new("simulation").join(file.name())),
         };
@@ -501,6 +518,12 @@ impl Simulation {
         state.has_failed_sync = false;
     }
 
+    /// Counts calls and stores to `live` from now on and panics as `panic` says, once. Nothing is printed.
+    pub fn inject_panic(&self, panic: Option<Panic>) {
+        self.inject(None);
+        self.state.lock().panic = panic;
+    }
+
     /// The name of the call that the last fault injected has hit first.
     pub fn failed_call(&self) -> Option<&'static str> {
         self.state.lock().failed_call
@@ -511,7 +534,7 @@ impl Simulation {
         self.state.lock().has_failed_sync
     }
 
-    /// How many calls there were since the last `inject`.
+    /// How many calls there were since the last `inject`, or `inject_panic`.
     pub fn calls(&self) -> u64 {
         self.state.lock().calls
     }
@@ -520,6 +543,11 @@ impl Simulation {
     /// calls, before it has its effect. What it calls itself is not interrupted.
     pub fn set_meanwhile(&self, meanwhile: Option<Meanwhile>) {
         *self.meanwhile.lock() = meanwhile;
+    }
+
+    /// Runs `body` once, when space of `data` from this offset on is about to be given back.
+    pub fn before_punch(&self, offset: u64, body: impl FnOnce() + Send + 'static) {
+        *self.before_punch.lock() = Some((offset, Box::new(body)));
     }
 
     fn run_meanwhile(&self, call: &'static str, file: File) {
@@ -608,6 +636,13 @@ impl Simulation {
         self.take_snapshot(&mut state);
         let number = state.calls;
         state.calls += 1;
+        let panic = state.panic.take_if(|panic| panic.step == number);
+        if let Some(panic) = panic {
+            if panic.done {
+                effect(&mut state);
+            }
+            resume_unwind(Box::new("a test asked for a panic"));
+        }
         match state.fault {
             Some(fault) if number == fault.call || (fault.lasting && number > fault.call) => {
                 state.failed_call.get_or_insert(name);
@@ -801,6 +836,10 @@ impl Storage for Simulation {
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let before = self.before_punch.lock().take_if(|(at, _)| *at == offset);
+        if let Some((_, before)) = before {
+            before();
+        }
         let effect = |state: &mut State| self.discard(state, offset, offset + len);
         self.call("punch", |_| {}, effect)
     }
@@ -971,6 +1010,14 @@ impl Storage for Simulation {
         let mut state = self.state.lock();
         if state.record_stores {
             self.take_snapshot(&mut state);
+        }
+        if let Some(panic) = state.panic {
+            let number = state.calls;
+            state.calls += 1;
+            if panic.step == number {
+                state.panic = None;
+                resume_unwind(Box::new("a test asked for a panic"));
+            }
         }
     }
 

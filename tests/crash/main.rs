@@ -13,6 +13,7 @@ mod seed;
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use program::Program;
 use rawdb::steps::Step;
-use rawdb::storage::simulation::{Fault, Simulation};
+use rawdb::storage::simulation::{Fault, Panic, Simulation};
 use rawdb::storage::{File, Storage};
 use rawdb::{Database, ErrorKind, Options};
 use run::Test;
@@ -264,6 +265,7 @@ fn killed_by(step: &str, seed: u64) -> Option<String> {
     let moment = "a_flush_is_one_moment_of_all_regions";
     let tests = [
         "a_creation_that_failed_is_made_good",
+        "a_panic_is_final",
         "what_an_open_shows_after_a_failed_sync_is_kept",
         "mirror::a_mirror_of_other_files_is_none",
         "mirror::a_mirror_beside_another_table_is_none",
@@ -364,6 +366,33 @@ fn fail_a_call_of_a_flush(more: usize, call: u64, is_sync: bool) {
         assert!(bytes.starts_with(b"flushed"));
     } else {
         assert_eq!(bytes.len(), 7 + more);
+    }
+}
+
+/// P10: after a panic, at whatever step of a move, nothing is accepted any more, and the next process
+/// finds what was flushed.
+#[test]
+fn a_panic_is_final() {
+    omit_a_step();
+    for step in 0.. {
+        let disk = Simulation::empty();
+        let db = open(&disk).unwrap();
+        let region = db.create_region_if_needed("a").unwrap();
+        region.write(b"flushed").unwrap();
+        db.flush().unwrap();
+        region.write(b", not flushed").unwrap();
+        disk.inject_panic(Some(Panic { step, done: true }));
+        let written = catch_unwind(AssertUnwindSafe(|| region.write(&[1; 5000])));
+        disk.inject_panic(None);
+        if written.is_ok() {
+            assert!(step > 5, "only {step} steps");
+            break;
+        }
+        for refused in [region.truncate(0), db.flush(), db.remove("a"), db.close()] {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Panic);
+        }
+        let db = open(&disk.snapshot().restart()).unwrap();
+        assert_eq!(&*db.region("a").unwrap().view(0, u64::MAX).unwrap(), b"flushed");
     }
 }
 
@@ -598,6 +627,103 @@ fn a_piece_in_use_is_spared() {
         region.write(&[3; 100]).unwrap();
     }
     assert!(region.view(10_000, u64::MAX).unwrap().ends_with(&[3; 300]));
+}
+
+/// P6: of two compactions the second begins when the first has ended. Otherwise it would make all forget
+/// once more, with the first past the moment at which it has waited for those who do not know.
+#[test]
+fn a_compaction_waits_for_the_one_before() {
+    let disk = Simulation::empty();
+    let db = open(&disk).unwrap();
+    let region = db.create_region_if_needed("a").unwrap();
+    region.write(&[1; 100]).unwrap();
+    region.reserve(8192).unwrap();
+    let (entered, in_flush) = channel();
+    let (go_on, told) = channel::<()>();
+    let mut meanwhile: Option<Box<dyn FnMut(&'static str, File) + Send>> =
+        Some(Box::new(move |_, _| {
+            // Both ends are let go when the flush may go on.
+            let _ = (entered.send(()), told.recv());
+        }));
+    std::thread::scope(|scope| {
+        db.compact_with(&mut |_, _| {
+            if let Some(meanwhile) = meanwhile.take() {
+                // A flush has ended the epoch, and keeps the next one from doing so.
+                disk.set_meanwhile(Some(meanwhile));
+                region.write(&[2; 100]).unwrap();
+                scope.spawn(|| db.flush().unwrap());
+                in_flush.recv().unwrap();
+                region.write(&[3; 100]).unwrap();
+                scope.spawn(|| db.compact().unwrap());
+                // Without the rule it would come as far as that flush meanwhile.
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            true
+        })
+        .unwrap();
+        // What comes first after a flush is a system call, and this is a store.
+        region.write(&[4; 100]).unwrap();
+        drop(go_on);
+    });
+    assert!(region.view(200, u64::MAX).unwrap()[..] == [[3; 100], [4; 100]].concat());
+}
+
+/// P3, P6: a compaction comes to the end of a region that nobody had asked for when somebody does, and
+/// needs that end.
+#[test]
+fn what_is_written_behind_a_region_is_kept() {
+    for guarded in [false, true] {
+        let disk = Simulation::empty();
+        let options = Options { guarded, ..Options::default() };
+        let open = || Arc::new(Database::open_storage(disk.clone(), &options).unwrap());
+        let db = open();
+        let region = db.create_region_if_needed("a").unwrap();
+        region.write(&[1; 10_000]).unwrap();
+        region.reserve(50_000).unwrap();
+        let behind = region.info().unwrap().start + 12_288;
+        drop(region);
+        Arc::into_inner(db).unwrap().close().unwrap();
+
+        let db = open();
+        let writer = db.clone();
+        let (done, written) = channel();
+        disk.before_punch(behind, move || {
+            std::thread::spawn(move || {
+                let region = writer.region("a").unwrap();
+                // One by the system, others by stores.
+                (0..4).for_each(|_| assert!(region.write(&[2; 5000]).is_ok()));
+                drop((region, writer));
+                done.send(()).unwrap();
+            });
+            // If it need not wait for the punch, it does not.
+            std::thread::sleep(Duration::from_millis(200));
+        });
+        db.compact().unwrap();
+        written.recv().unwrap();
+        let view = db.region("a").unwrap().view(0, u64::MAX).unwrap();
+        assert!(view[..10_000] == [1; 10_000] && view[10_000..] == [2; 20_000], "{guarded}");
+        drop(view);
+        Arc::into_inner(db).unwrap().close().unwrap();
+    }
+}
+
+/// A compaction cannot wait for the one whose callback begins it.
+#[test]
+fn a_compaction_in_a_compaction_is_refused() {
+    let db = open(&Simulation::empty()).unwrap();
+    let mut refused = 0;
+    db.compact_with(&mut |_, _| {
+        let error = db.compact().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        refused += 1;
+        true
+    })
+    .unwrap();
+    assert!(refused > 0);
+    // Where the callback does not come back, either.
+    let stopped = catch_unwind(AssertUnwindSafe(|| db.compact_with(&mut |_, _| panic!("told to"))));
+    stopped.unwrap_err();
+    db.compact().unwrap();
 }
 
 /// P2 with threads: what one thread wrote first is never missing where what it wrote next is there.
