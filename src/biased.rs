@@ -91,7 +91,7 @@ struct History {
 
 pub(crate) struct BiasedGuard<'a, T> {
     lock: &'a BiasedMutex<T>,
-    _held: Held<'a>,
+    held: Held<'a>,
     /// Let go in the thread that has locked.
     _not_send: PhantomData<*const ()>,
 }
@@ -112,13 +112,18 @@ impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Held::Seat(seat) = *self {
-            seat.store(false, Ordering::Release);
-            light_fence();
-            // From here on the lock may be gone.
-            if shared().revoking.load(Ordering::Relaxed) != 0 {
-                asymmetric::wake();
-            }
+            leave(seat);
         }
+    }
+}
+
+#[inline(always)]
+fn leave(seat: &AtomicBool) {
+    seat.store(false, Ordering::Release);
+    light_fence();
+    // From here on the lock may be gone.
+    if shared().revoking.load(Ordering::Relaxed) != 0 {
+        asymmetric::wake();
     }
 }
 
@@ -154,7 +159,7 @@ impl<T> BiasedMutex<T> {
 
     #[inline(always)]
     fn guard<'a>(&'a self, held: Held<'a>) -> BiasedGuard<'a, T> {
-        BiasedGuard { lock: self, _held: held, _not_send: PhantomData }
+        BiasedGuard { lock: self, held, _not_send: PhantomData }
     }
 
     #[inline(always)]
@@ -257,6 +262,17 @@ impl<T> Drop for BiasedMutex<T> {
 impl<T: Default> Default for BiasedMutex<T> {
     fn default() -> BiasedMutex<T> {
         BiasedMutex::new(T::default())
+    }
+}
+
+impl<T> BiasedGuard<'_, T> {
+    /// What dropping it does, for a hot call: without a call of a function.
+    #[inline(always)]
+    pub fn unlock(self) {
+        if let Held::Seat(seat) = self.held {
+            std::mem::forget(self);
+            leave(seat);
+        }
     }
 }
 

@@ -44,6 +44,12 @@ mod real {
 
     pub(crate) use crate::biased::{BiasedGuard, BiasedMutex};
 
+    /// See [`BiasedGuard::unlock`].
+    #[inline(always)]
+    pub(crate) fn unlock<T>(guard: BiasedGuard<'_, T>) {
+        guard.unlock();
+    }
+
     pub(crate) type Mutex<T> = lock_api::Mutex<Lock, T>;
     pub(crate) type MutexGuard<'a, T> = lock_api::MutexGuard<'a, Lock, T>;
     pub(crate) type ReentrantMutex<T> = lock_api::ReentrantMutex<Lock, RawThreadId, T>;
@@ -308,6 +314,10 @@ mod modelled {
     /// In models of the engine a plain mutex stands for it; it has models of its own.
     pub(crate) use Mutex as BiasedMutex;
     pub(crate) use MutexGuard as BiasedGuard;
+
+    pub(crate) fn unlock<T>(guard: BiasedGuard<'_, T>) {
+        drop(guard);
+    }
 
     impl<T> Mutex<T> {
         pub(crate) fn new(data: T) -> Mutex<T> {

@@ -7,7 +7,7 @@ use super::write::Way;
 use super::{AppendBuffer, RegionInner, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::MAX_FILE_LEN;
-use crate::sync::Ordering;
+use crate::sync::{unlock, Ordering};
 use crate::view::{Reader, View};
 
 /// A region of a database: a named, growable run of bytes.
@@ -49,6 +49,7 @@ impl Region {
             let end = self.inner.end_of(offset, data.len())?;
             self.inner.engine.change(|| self.inner.put(&mut writer, offset, data, end))?;
         }
+        unlock(writer);
         Ok(offset)
     }
 
@@ -71,7 +72,9 @@ impl Region {
             return Ok(());
         }
         let end = self.inner.end_of(offset, data.len())?;
-        self.inner.engine.change(|| self.inner.put(&mut writer, offset, data, len.max(end)))
+        self.inner.engine.change(|| self.inner.put(&mut writer, offset, data, len.max(end)))?;
+        unlock(writer);
+        Ok(())
     }
 
     /// Writes values of `value_len` bytes each, which lie one after the other in `values`, at the
