@@ -119,6 +119,8 @@ mod real {
     }
 
     /// Wakes so many of those who wait. The word may be gone: it is not looked at.
+    #[cold]
+    #[inline(never)]
     pub(super) fn futex_wake(word: *const AtomicU32, count: i32) {
         let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
         // SAFETY: takes an address, and has no effect on memory.

@@ -164,17 +164,15 @@ pub(crate) struct Pins {
     /// LIVE, REMOVED or CLOSED. Changes under the writer lock. It is the region's, and here because
     /// what lies at the end is hardly ever to be written to.
     pub region_state: AtomicU8,
-    more: OnceLock<Box<[Apart<Stripe>]>>,
-    /// Hardly any region has one, and there may be millions: in a box it is one word of them.
-    #[allow(clippy::box_collection)]
-    retired: Mutex<Option<Box<Vec<Retired>>>>,
+    /// Hardly any region has one, and there may be millions: in a box it is two words of them.
+    rare: OnceLock<Box<Rare>>,
 }
 
-/// From the state on nothing is written to but when views meet, or the region moves or goes away.
-#[cfg(all(target_pointer_width = "64", not(all(test, loom))))]
-const _: () = assert!(
-    size_of::<Pins>() - mem::offset_of!(Pins, region_state) >= crate::region::MAX_SHARED_LINE
-);
+/// What comes of threads that meet at a region's views, and of views that it leaves behind.
+struct Rare {
+    more: OnceLock<Box<[Apart<Stripe>]>>,
+    retired: Mutex<Vec<Retired>>,
+}
 
 impl Pins {
     pub fn new(region_state: u8, len: u64) -> Pins {
@@ -182,9 +180,19 @@ impl Pins {
             first: Stripe { state: BiasedMutex::default(), region: Cell::new(ptr::null()) },
             viewed_end: AtomicU64::new(len),
             region_state: AtomicU8::new(region_state),
-            more: OnceLock::new(),
-            retired: Mutex::default(),
+            rare: OnceLock::new(),
         }
+    }
+
+    fn rare(&self) -> &Rare {
+        let rare = || Box::new(Rare { more: OnceLock::new(), retired: Mutex::default() });
+        self.rare.get_or_init(rare)
+    }
+
+    /// The stripes beside the first, if there are any.
+    #[inline(always)]
+    fn more(&self) -> Option<&[Apart<Stripe>]> {
+        Some(self.rare.get()?.more.get()?)
     }
 
     /// No view of the region's place ends behind this. It and the following are for the holder of the
@@ -211,7 +219,7 @@ impl Pins {
     /// Locks the stripe that this thread is to use.
     #[inline(always)]
     fn lock_one(&self) -> (&Stripe, BiasedGuard<'_, StripeState>) {
-        let stripe = self.more.get().map_or(&self.first, |more| own_stripe(more));
+        let stripe = self.more().map_or(&self.first, own_stripe);
         let (state, met) = stripe.state.lock_or_meet();
         if met {
             self.make_more(stripe, &state);
@@ -226,7 +234,7 @@ impl Pins {
         }
         // Made under the first stripe's lock: whoever holds that lock and sees one stripe can rely
         // on there being only one.
-        self.more.get_or_init(|| {
+        self.rare().more.get_or_init(|| {
             (0..parallelism().next_power_of_two().clamp(2, MAX_STRIPES))
                 .map(|_| {
                     let state = StripeState { closed: state.closed, ..Default::default() };
@@ -241,7 +249,7 @@ impl Pins {
     #[inline(always)] // an overwrite of a region with one stripe has little more to do than that
     pub fn lock_all(&self) -> AllStripes<'_> {
         let first = self.first.state.lock();
-        let more = self.more.get().map(|more| lock_each(more));
+        let more = self.more().map(lock_each);
         AllStripes { first, more, pins: self }
     }
 }
@@ -298,7 +306,7 @@ impl AllStripes<'_> {
     /// The region leaves the place that its views pin; `retired` stands for them from now on.
     pub fn retire(&mut self, retired: Retired) {
         assert!(retired.views == self.pinned() && retired.views > 0);
-        self.pins.retired.lock().get_or_insert_default().push(retired);
+        self.pins.rare().retired.lock().push(retired);
         self.for_each(StripeState::forget_pins);
     }
 
@@ -363,7 +371,7 @@ impl View {
         // Bytes that are viewed are going to be looked at.
         prefetch(first.wrapping_add(offset as usize));
         let stripe = &region.pins.first;
-        if !region.engine.is_own_process() || region.pins.more.get().is_some() {
+        if !region.engine.is_own_process() || region.pins.more().is_some() {
             return None;
         }
         let mut state = stripe.state.lock_if_leaning()?;
@@ -519,8 +527,7 @@ impl View {
 /// Counts down the retired place that `data` lies in, and gives it back after its last view.
 #[cold]
 fn release_retired(region: &RegionInner, data: *const u8) {
-    let mut all = region.pins.retired.lock();
-    let places = all.as_mut().expect("a view of bytes that the region has left");
+    let mut places = region.pins.rare().retired.lock();
     let index = places
         .iter()
         .position(|place| {
@@ -531,10 +538,7 @@ fn release_retired(region: &RegionInner, data: *const u8) {
     places[index].views -= 1;
     if places[index].views == 0 {
         let retired = places.swap_remove(index);
-        if places.is_empty() {
-            *all = None;
-        }
-        drop(all);
+        drop(places);
         region.engine.release_pinned(&retired);
     }
 }
