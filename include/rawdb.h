@@ -168,14 +168,15 @@
  * CAVEATS
  *
  * - fork(), also _Fork() and clone(): a database belongs to the process that opened it, so open
- *   databases after the fork. (Before Linux 4.14, and in emulators, fork() alone is noticed. And of a
- *   process with threads fork() alone makes a child that may call anything here, as the other two
- *   leave it the C library's own locks as they are.) In a child every call with an inherited rawdb or rawdb_region answers RAWDB_E_FORKED, reading ones
- *   too; those without a status answer as for NULL. Closing handles and releasing views there does
- *   nothing to the files or the parent, and is not necessary. The bytes of an inherited view are
- *   good for as long as the parent keeps it. Memory, mapping and descriptors of the database stay
- *   with the child until it ends or calls exec (descriptors are close-on-exec): should the parent
- *   die without rawdb_close(), the database may remain locked until then.
+ *   databases after the fork. In a child every call with an inherited rawdb or rawdb_region answers
+ *   RAWDB_E_FORKED, reading ones too; those without a status answer as for NULL. Closing handles and
+ *   releasing views there does nothing to the files or the parent. The bytes of an inherited view are
+ *   good for as long as the parent keeps it, and until the child calls rawdb_close(). A child that
+ *   lives on (a daemon) should call that: it closes the descriptors and unmaps the database, so that
+ *   the lock goes with the parent. Without it the lock stays with the child until that ends or calls
+ *   exec (descriptors are close-on-exec). Before Linux 4.14, and in emulators, fork() alone is noticed.
+ *   Of a process with threads, fork() alone makes a child that may call anything here: the other two
+ *   leave it the C library's own locks as they are.
  * - A filter of system calls (seccomp) that refuses membarrier() has to be set before the process opens
  *   a database, in all threads that use it. One that comes later may end the process by abort(), with
  *   a message on stderr: threads could no longer take turns safely.
@@ -188,6 +189,8 @@
  *   on a disk (from Linux 5.15 on), and opens the database as of its last flush; elsewhere remove the
  *   file "live" first. Where the process that died could ask the system for the number of the disk and
  *   the one that opens cannot (a sandbox), or the other way round, rawdb_open() answers RAWDB_E_IO.
+ * - A directory for a new database is new or empty (RAWDB_OPEN_SHARE_DIRECTORY has it shared). Files of
+ *   other programs are never overwritten or removed, also not where they have the names of a database's.
  * - Other programs must not change the files of an open database. One that shortens the data file
  *   makes this process die of SIGBUS; one that writes to it changes what views show.
  * - To copy a database, close it first. A copy of the files of an open one is at best the last
