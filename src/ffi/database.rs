@@ -154,13 +154,13 @@ pub type rawdb_progress_fn =
 
 /// Opens the database in the directory `path`, creating it if it does not exist.
 ///
-/// A database is a directory of its own with a few files in it: a new one, or an empty one. (Files of
-/// other programs in it are refused, see RAWDB_OPEN_SHARE_DIRECTORY, and never overwritten or removed.)
-/// It is open once at a time, in one process, unless it is for reading only. After the death of the process that had it open it is
-/// found as that left it, after a restart of the system as last flushed (see DURABILITY), and at once:
-/// there is nothing to repair or to wait for. Opening takes as long as it takes to read the region
-/// table, and after a restart to sync the files. For writing it takes 4 KiB of disk space per region,
-/// and at least 64 KiB, which rawdb_close() gives back.
+/// A database is a directory of its own, which is made here, or is empty, with a few files in it.
+/// (Files of other programs in it are refused, see RAWDB_OPEN_SHARE_DIRECTORY, and never overwritten
+/// or removed.) It is open once at a time, in one process, unless it is for reading only. After the
+/// death of the process that had it open it is found as that left it, after a restart of the system as
+/// last flushed (see DURABILITY), and at once: there is nothing to repair or to wait for. Opening takes
+/// as long as it takes to read the region table, and after a restart to sync the files. For writing it
+/// takes 4 KiB of disk space per region, and at least 64 KiB, which rawdb_close() gives back.
 ///
 ///   path     the directory, as the operating system takes it, in any encoding. Its parent must
 ///            exist. It is looked up once: later the process may change its working directory, and

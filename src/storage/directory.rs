@@ -36,6 +36,10 @@ fn inode(file: &fs::File) -> io::Result<Inode> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
+pub(super) fn is_same(one: &fs::File, other: &fs::File) -> io::Result<bool> {
+    Ok(inode(one)? == inode(other)?)
+}
+
 impl Directory {
     /// Opens the directory, creating it if `create`.
     pub fn open(path: &Path, create: bool) -> Result<Directory> {

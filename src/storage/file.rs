@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
 use super::descriptor::{park, read_small, Descriptor};
-use super::directory::{read_front, Directory};
+use super::directory::{is_same, read_front, Directory};
 use super::holding::{holder_of, Holding};
 use super::mappings::Mappings;
 use super::window::{map_ahead, page_size, MappedBytes, Mapping, Source};
@@ -189,9 +189,8 @@ impl FileStorage {
     ) -> Result<Others> {
         let path = directory.path(File::Data);
         let examine = |error| Error::io("examine", &path, &error);
-        let data = directory.open_file(File::Data, options.read_only)?;
-        let data = match data {
-            Some(data) if directory.has(File::Data, lock).map_err(examine)? => data,
+        let data = match directory.open_file(File::Data, options.read_only)? {
+            Some(data) if is_same(&data, lock).map_err(examine)? => data,
             _ => return Err(not_there(&path)),
         };
         let metadata = data.metadata().map_err(examine)?;
