@@ -784,6 +784,14 @@ fn sparse_copies() {
         disk.fill();
 
         // On tmpfs even a load from a hole takes a page.
+        if disk.is_tmpfs() {
+            // There is space for the holes of one region, which an open that fails gives back.
+            disk.free_a_little(300 * KIB as u64);
+            let free = Free::now();
+            let error = Database::open_with(&copy, &disk.options()).unwrap_err();
+            free.check_not_lost(&error);
+            disk.fill();
+        }
         let read_only = Options { read_only: true, ..Options::default() };
         match Database::open_with(&copy, &read_only) {
             Ok(db) => Both { db, model: model.clone() }.check(),

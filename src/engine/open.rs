@@ -410,12 +410,17 @@ fn vacant_runs(used: &[u64], next: u64) -> Vec<Range<u64>> {
 /// Gives all bytes of all regions blocks, so that looking at them takes none. A backup may have
 /// come back with holes in it.
 fn fill_holes(storage: &dyn Storage, recovered: &Recovered, mirror: Option<&Mirror>) -> Result<()> {
-    for region in recovered.regions(mirror).map(|it| it.region) {
-        if region.len > 0 {
-            storage
-                .allocate(File::Data, region.start, region.len)
-                .map_err(|error| Error::io("fill holes in", storage.path(File::Data), &error))?;
+    let mut filled = Vec::new();
+    for region in recovered.regions(mirror).map(|it| it.region).filter(|it| it.len > 0) {
+        let holes = storage.holes(region.start, region.len);
+        if let Err(error) = storage.allocate(File::Data, region.start, region.len) {
+            // What fails leaves what it has found.
+            for Range { start, end } in filled {
+                let _ = storage.punch(start, end - start);
+            }
+            return Err(Error::io("fill holes in", storage.path(File::Data), &error));
         }
+        filled.extend(holes);
     }
     Ok(())
 }

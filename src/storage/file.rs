@@ -411,10 +411,9 @@ fn written(file: &fs::File, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
     found.map(|()| ranges)
 }
 
-/// The parts of a range of `file` that have no blocks; none where the file system does not say. That is
-/// not what [`written`] tells: blocks that were never written are none to that question, and holes that
-/// somebody has read are there to it.
-fn holes(file: &fs::File, range: Range<u64>) -> Vec<Range<u64>> {
+/// The parts of a range of `file` that have no blocks. That is not what [`written`] tells: blocks that
+/// were never written are none to that question, and holes that somebody has read may be there to it.
+fn holes(file: &fs::File, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
     const EXTENTS: usize = 32;
     #[repr(C)]
     #[derive(Clone, Copy)]
@@ -447,11 +446,7 @@ fn holes(file: &fs::File, range: Range<u64>) -> Vec<Range<u64>> {
     while end < range.end && !is_last {
         (map.start, map.len, map.count) = (end, range.end - end, EXTENTS as u32);
         // SAFETY: an open descriptor, and a struct with room for as many extents as it says.
-        let known =
-            check(|| unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &mut map) });
-        if known.is_err() {
-            return Vec::new();
-        }
+        check(|| unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &mut map) })?;
         let extents = &map.extents[..map.mapped as usize];
         for extent in extents {
             if end < extent.logical {
@@ -465,7 +460,7 @@ fn holes(file: &fs::File, range: Range<u64>) -> Vec<Range<u64>> {
     if end < range.end {
         holes.push(end..range.end);
     }
-    holes
+    Ok(holes)
 }
 
 /// The number of the disk that `device` is, or is a part of, in the order in which the system got them;
@@ -524,7 +519,7 @@ impl Storage for FileStorage {
         let fd = self.file(file)?.as_raw_fd();
         // A full disk is full for ever where a failed allocation keeps what it got, as on ext4.
         let holes = match file {
-            File::Data => holes(&self.data, offset..offset + len),
+            File::Data => self.holes(offset, len),
             _ => Vec::new(),
         };
         let allocated = fallocate(fd, 0, offset, len);
@@ -548,6 +543,19 @@ impl Storage for FileStorage {
             }
             other => other,
         }
+    }
+
+    fn holes(&self, offset: u64, len: u64) -> Vec<Range<u64>> {
+        let range = offset..offset + len;
+        if !self.holes_take_space() {
+            return holes(&self.data, range).unwrap_or_default();
+        }
+        // tmpfs has no map of extents, and no page that was not written but those that an allocation has
+        // made, which are as good as none.
+        let Ok(written) = written(&self.data, range.clone()) else { return Vec::new() };
+        let starts = iter::once(range.start).chain(written.iter().map(|part| part.end));
+        let ends = written.iter().map(|part| part.start).chain(iter::once(range.end));
+        starts.zip(ends).map(|(start, end)| start..end).filter(|hole| !hole.is_empty()).collect()
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -128,6 +128,10 @@ pub trait Storage: Send + Sync {
     /// keep their values, new ones are zero. If it fails, what it got within the file is given back; where
     /// the file has become longer, the caller cuts it.
     fn allocate(&self, file: File, offset: u64, len: u64) -> io::Result<()>;
+    /// The parts of a range of `data` that have no blocks; none where the system does not say.
+    fn holes(&self, _offset: u64, _len: u64) -> Vec<Range<u64>> {
+        Vec::new()
+    }
     /// Takes the blocks of the range in `data` away; its bytes become zero.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Writes all of `bytes`.

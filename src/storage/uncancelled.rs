@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::path::Path;
 
 use super::file::FileStorage;
@@ -51,6 +52,7 @@ impl Storage for UncancelledStorage {
         len(file: File) -> io::Result<u64>;
         set_len(file: File, len: u64) -> io::Result<()>;
         allocate(file: File, offset: u64, len: u64) -> io::Result<()>;
+        holes(offset: u64, len: u64) -> Vec<Range<u64>>;
         punch(offset: u64, len: u64) -> io::Result<()>;
         write(file: File, offset: u64, bytes: &[u8]) -> io::Result<()>;
         write_zeros(offset: u64, len: u64) -> io::Result<()>;
