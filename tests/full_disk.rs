@@ -611,6 +611,8 @@ fn creates() {
         both.create("first");
         both.append("first", &noise(10_000, 1)).unwrap();
         both.db.flush().unwrap();
+        // The disk has space for a part of that, which is not to be kept.
+        both.must_fail(|both| both.db.reserve_regions(100_000));
         disk.fill();
         let mut created = 0;
         while both.attempt(|both| {
