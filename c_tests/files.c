@@ -2,7 +2,9 @@
  * The files of a database in odd surroundings: closed standard streams, paths that lead elsewhere by now,
  * directories of other programs, opens that fail, other owners.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* syscall */
+#endif
 #include "check.h"
 
 #include <errno.h>
@@ -386,7 +388,7 @@ static void test_other_files(void)
 
 static void test_files_of_our_names(void)
 {
-    static const char ZEROS[5000];
+    static const char ZEROS[5000] = {0};
     static const uint32_t FLAGS[] = {0, RAWDB_OPEN_SHARE_DIRECTORY};
     unsigned i;
     for (i = 0; i < 2; i++) {
@@ -433,7 +435,7 @@ static void test_mirror_of_somebody_else(void)
 
 static void test_unfinished_creation(void)
 {
-    static const char ZEROS[4096];
+    static const char ZEROS[4096] = {0};
     temp_dir dir = temp_dir_new();
     put_text(dir.path, "data", "");
     CHECK(mkdir(in(dir.path, "lost+found").text, 0700) == 0);

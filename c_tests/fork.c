@@ -284,7 +284,7 @@ static void daemonize(uint32_t flags)
         CHECK_OK(rawdb_region_view(region, 0, 6, &view));
         child = fork();
         if (child != 0)
-            _exit(0);
+            leave_child();
         while (getppid() == own)
             sched_yield();
         CHECK_STATUS(rawdb_close(db), RAWDB_E_FORKED);
