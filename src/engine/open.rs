@@ -287,6 +287,11 @@ impl Undo {
                 // A mirror without a database would pass for somebody else's file.
                 storage.remove_live()?;
                 storage.sync_directory()?;
+                // Longer than that and without an identity, it would be damaged.
+                if storage.len(File::Data)? > PAGE_SIZE {
+                    storage.set_len(File::Data, PAGE_SIZE)?;
+                    storage.sync(File::Data)?;
+                }
                 // Without an identity there is no database, whatever of the rest reaches the disk.
                 storage.set_len(File::Data, 0)?;
                 storage.sync(File::Data)?;
@@ -434,9 +439,14 @@ fn create(storage: &dyn Storage) -> Result<()> {
     if Step::SyncDirectory.taken() {
         storage.sync_directory().map_err(failed("sync the directory of", File::Data))?;
     }
+    storage.set_len(File::Data, 0).map_err(failed("create", File::Data))?;
+    if storage.len(File::Regions).map_err(failed("examine", File::Regions))? > 0 {
+        // A process may have died while it took a creation back: the disk has the identity still, and must
+        // not have it without a table.
+        storage.sync(File::Data).map_err(failed("sync", File::Data))?;
+    }
     storage.set_len(File::Regions, 0).map_err(failed("create", File::Regions))?;
     storage.prepare_table();
-    storage.set_len(File::Data, 0).map_err(failed("create", File::Data))?;
     let uuid = storage.new_uuid().map_err(failed("make an identity for", File::Data))?;
     let header = Header { uuid, generation: 1, slots: 0, regions: 0, digest: 0, closed: false };
     let page = format::encode_header(&header);

@@ -396,6 +396,41 @@ fn a_panic_is_final() {
     }
 }
 
+/// An open that fails takes back what it has created. Wherever that is cut short, by a power loss or by
+/// the death of the process, and the next creation by another, the one after that succeeds.
+#[test]
+fn a_creation_may_be_cut_short_while_it_is_taken_back() {
+    omit_a_step();
+    let open_new = |disk: &Arc<Simulation>, what: &str| {
+        let db = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(db.list().unwrap().is_empty());
+    };
+    let (mut call, mut taken_back) = (0, 0);
+    loop {
+        let disk = Simulation::empty();
+        disk.inject(Some(Fault { call, errno: libc::EIO, partial: false, lasting: false }));
+        disk.record();
+        let opened = open(&disk);
+        let Some(failed) = disk.failed_call() else { break };
+        if opened.is_err() {
+            taken_back += 1;
+            for (moment, snapshot) in disk.recorded().into_iter().enumerate() {
+                let what = format!("{failed}, call {call}, failed; cut short at moment {moment}");
+                (0..4).for_each(|seed| open_new(&snapshot.crash(seed), &what));
+                let disk = snapshot.restart();
+                disk.record();
+                open_new(&disk, &what);
+                for (next, snapshot) in disk.recorded().into_iter().enumerate() {
+                    let what = format!("{what}, and again at moment {next}");
+                    (0..4).for_each(|seed| open_new(&snapshot.crash(seed), &what));
+                }
+            }
+        }
+        call += 1;
+    }
+    assert!(taken_back > 10, "{taken_back}");
+}
+
 /// Whatever call of the first open fails, the next one succeeds, and what it says is there is there
 /// after a power loss.
 #[test]
