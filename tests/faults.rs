@@ -608,6 +608,8 @@ fn a_panic_beside_other_calls() {
         let disk = Simulation::empty();
         let db = open(&disk, &Options::default()).unwrap();
         let regions = ["a", "b"].map(|name| db.create_region_if_needed(name).unwrap());
+        // An overwrite is none that extends the region.
+        regions[0].write(&[1; 700]).unwrap();
         db.flush().unwrap();
         disk.inject_panic(Some(Panic { step, done: step % 2 == 0 }));
         let has_panicked = AtomicBool::new(false);

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use super::file::check;
 
@@ -73,18 +73,22 @@ pub(super) fn read_small(path: &str) -> io::Result<String> {
 /// Has the file keep no position that could be written at: whoever writes to this number by mistake gets
 /// an error. It is the largest that the file system knows, where a write has no room for a byte.
 pub(super) fn park(file: &fs::File) {
-    let seek = |to: u64| {
+    /// That of the last file, most likely also of this one.
+    static LARGEST: AtomicI64 = AtomicI64::new(i64::MAX);
+    let seek = |to: i64| {
         // SAFETY: a system call on an open descriptor, whose position nobody relies on.
-        unsafe { libc::lseek64(file.as_raw_fd(), to as libc::off64_t, libc::SEEK_SET) != -1 }
+        unsafe { libc::lseek64(file.as_raw_fd(), to, libc::SEEK_SET) != -1 }
     };
-    if seek(i64::MAX as u64) {
+    let is_largest =
+        |position: i64| seek(position) && position.checked_add(1).is_none_or(|it| !seek(it));
+    if is_largest(LARGEST.load(Ordering::Relaxed)) || is_largest(i64::MAX) {
         return;
     }
-    // A file system with a lower limit refuses what is above it.
-    (0..i64::BITS - 1).rev().fold(0, |known, bit| match seek(known | 1 << bit) {
+    let largest = (0..i64::BITS - 1).rev().fold(0, |known, bit| match seek(known | 1 << bit) {
         true => known | 1 << bit,
         false => known,
     });
+    LARGEST.store(largest, Ordering::Relaxed);
 }
 
 /// A descriptor that a forked child can close while other parts of the library still refer to it.
