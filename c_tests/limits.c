@@ -177,6 +177,7 @@ static void with_many_databases(void)
 {
     enum { DATABASES = 2000 };
     const temp_dir in_memory = temp_dir_in("/dev/shm");
+    const size_t some = sizeof(void *) > 4 ? (size_t)(1024 * GIB) : (size_t)64 << 20;
     static rawdb *databases[DATABASES];
     struct rlimit limit;
     void *memory;
@@ -195,11 +196,11 @@ static void with_many_databases(void)
         CHECK_OK(rawdb_region_append(region, &i, sizeof i, NULL));
         rawdb_region_close(region);
         /* The host wants some address space, too. */
-        memory = mmap(NULL, 1024 * GIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        memory = mmap(NULL, some, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED)
             fprintf(stderr, "with %d databases: ", i + 1);
         CHECK(memory != MAP_FAILED);
-        CHECK(munmap(memory, 1024 * GIB) == 0);
+        CHECK(munmap(memory, some) == 0);
     }
     for (i = 0; i < DATABASES; i++) {
         rawdb_region *region;
