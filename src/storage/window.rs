@@ -102,35 +102,49 @@ impl Mapping {
             Source::Zeros => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
         };
         let (flags, offset) = (flags | libc::MAP_NORESERVE, offset as libc::off64_t);
-        let page = PAGE_SIZE as usize;
-        // After mlockall(MCL_FUTURE) every new mapping is locked, or refused if it is longer than
-        // RLIMIT_MEMLOCK allows. One that is unlocked stays so when it becomes longer.
-        // SAFETY: the system chooses addresses that nobody uses.
-        let first =
-            unsafe { libc::mmap64(ptr::null_mut(), page, libc::PROT_NONE, flags, fd, offset) };
-        if first == libc::MAP_FAILED {
-            return Err(match io::Error::last_os_error() {
-                error if error.raw_os_error() == Some(libc::EAGAIN) => io::Error::new(
-                    io::ErrorKind::OutOfMemory,
-                    "mlockall(MCL_FUTURE) locks every new page, and RLIMIT_MEMLOCK allows no more",
-                ),
-                error => error,
-            });
-        }
-        // SAFETY: the page that has just been mapped, which nobody knows yet. Where it cannot be
-        // unlocked it cannot become longer either.
-        let longer = unsafe {
-            libc::munlock(first, page);
-            libc::mremap(first, page, len, libc::MREMAP_MAYMOVE)
+        let map = |len: usize| {
+            // SAFETY: the system chooses addresses that nobody uses.
+            match unsafe { libc::mmap64(ptr::null_mut(), len, libc::PROT_NONE, flags, fd, offset) }
+            {
+                libc::MAP_FAILED => Err(io::Error::last_os_error()),
+                first => Ok(first),
+            }
         };
-        if longer == libc::MAP_FAILED {
-            let error = io::Error::last_os_error();
-            // SAFETY: as above.
-            unsafe { libc::munmap(first, page) };
-            return Err(error);
-        }
+        let is_limit = |error: &io::Error| error.raw_os_error() == Some(libc::EAGAIN);
+        // After mlockall(MCL_FUTURE) every new mapping is locked, or refused if it is longer than
+        // RLIMIT_MEMLOCK allows. Nothing is filled as long as nothing can be accessed, and a mapping that
+        // is unlocked stays so when it becomes longer.
+        let first = match map(len) {
+            Err(error) if is_limit(&error) => {
+                let page = PAGE_SIZE as usize;
+                let first = map(page).map_err(|error| match is_limit(&error) {
+                    true => io::Error::new(
+                        io::ErrorKind::OutOfMemory,
+                        "mlockall(MCL_FUTURE) locks every new page, and RLIMIT_MEMLOCK allows no more",
+                    ),
+                    false => error,
+                })?;
+                // SAFETY: the page that has just been mapped, which nobody knows yet. Where it cannot be
+                // unlocked it cannot become longer either.
+                let longer = unsafe {
+                    libc::munlock(first, page);
+                    libc::mremap(first, page, len, libc::MREMAP_MAYMOVE)
+                };
+                if longer == libc::MAP_FAILED {
+                    let error = io::Error::last_os_error();
+                    // SAFETY: as above.
+                    unsafe { libc::munmap(first, page) };
+                    return Err(error);
+                }
+                longer
+            }
+            mapped => mapped?,
+        };
+        // SAFETY: the range that has just been mapped, which nobody knows yet. It may fail where nothing is
+        // locked.
+        unsafe { libc::munlock(first, len) };
         MAPPED.fetch_add(len as u64, Ordering::Relaxed);
-        let mapping = Mapping { first: longer.cast(), len };
+        let mapping = Mapping { first: first.cast(), len };
         // A dump can do with it, too.
         let _ = mapping.advise(libc::MADV_DONTDUMP);
         Ok(mapping)
