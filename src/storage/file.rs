@@ -447,19 +447,17 @@ fn holes(file: &fs::File, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
         (map.start, map.len, map.count) = (end, range.end - end, EXTENTS as u32);
         // SAFETY: an open descriptor, and a struct with room for as many extents as it says.
         check(|| unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &mut map) })?;
-        let extents = &map.extents[..map.mapped as usize];
-        for extent in extents {
+        is_last = map.mapped == 0;
+        for extent in map.extents.iter().take(map.mapped as usize) {
+            // What follows is punched where it is called a hole: an answer that makes no sense is none.
+            let extent_end = extent.logical.checked_add(extent.len).filter(|&it| it > end);
+            let Some(extent_end) = extent_end else { return Ok(Vec::new()) };
             if end < extent.logical {
                 holes.push(end..extent.logical.min(range.end));
             }
-            end = end.max(extent.logical + extent.len);
+            end = extent_end;
             is_last |= extent.flags & LAST != 0;
         }
-        // Emulators translate the call, and not all of them well.
-        if end == map.start && !extents.is_empty() {
-            return Ok(Vec::new());
-        }
-        is_last |= extents.is_empty();
     }
     if end < range.end {
         holes.push(end..range.end);
