@@ -97,6 +97,20 @@ static inline unsigned test_scale(void)
     return scale == 0 ? 1 : (unsigned)scale;
 }
 
+/*
+ * Whether the system has what a test is about. Only an emulator may lack it, which scripts/cross tells by
+ * the environment: there the test is left out, and says so.
+ */
+static inline int has(int there, const char *what)
+{
+    if (!there) {
+        if (getenv("RAWDB_TEST_EMULATED") == NULL)
+            check_fail(__FILE__, __LINE__, what, "are not here");
+        printf("    the emulator has no %s\n", what);
+    }
+    return there;
+}
+
 /* ---- temporary directories ---- */
 
 typedef struct temp_dir {

@@ -5,24 +5,11 @@
 #include "check.h"
 
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stddef.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 
-/* What feature macros hide. */
-#ifdef __cplusplus
-extern "C" {
-#endif
-extern long syscall(long number, ...);
-#ifdef __cplusplus
-}
-#endif
+#include "filter.h"
 
-enum { OWN_THREAD = 0, ALL_THREADS = SECCOMP_FILTER_FLAG_TSYNC };
 /* Many more than it takes for a lock to lean. */
 enum { APPENDS = 1000 };
 
@@ -30,44 +17,12 @@ static temp_dir dir;
 static rawdb *db;
 static rawdb_region *region;
 
-/* Refuses a system call from now on. Answers 0 where there are no filters, as in emulators. */
-static int refuse(unsigned call, unsigned threads)
-{
-    struct sock_filter steps[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog program;
-    program.len = sizeof steps / sizeof steps[0];
-    program.filter = steps;
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-        && syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, threads, &program) == 0;
-}
-
-static int can_filter(void)
-{
-    int status = 0;
-    pid_t child = fork();
-    if (child == 0)
-        _exit(refuse(SYS_membarrier, ALL_THREADS) ? 0 : 1);
-    CHECK(child > 0 && waitpid(child, &status, 0) == child);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return 1;
-    printf("    this system has no filters of system calls\n");
-    return 0;
-}
-
 /* Without membarrier() from the beginning no lock leans, and there is nothing to take away. */
 static int locks_lean(void)
 {
     enum { QUERY = 0, REGISTER_PRIVATE_EXPEDITED = 16 };
     long known = syscall(SYS_membarrier, QUERY, 0, 0);
-    if (known > 0 && (known & REGISTER_PRIVATE_EXPEDITED) != 0)
-        return 1;
-    printf("    this system has no membarrier()\n");
-    return 0;
+    return has(known > 0 && (known & REGISTER_PRIVATE_EXPEDITED) != 0, "membarrier()");
 }
 
 static void append_many(void)
@@ -87,7 +42,7 @@ static void *append_many_thread(void *argument)
 static void *append_many_filtered(void *argument)
 {
     (void)argument;
-    CHECK(refuse(SYS_membarrier, OWN_THREAD));
+    CHECK(refuse(SYS_membarrier, EPERM, OWN_THREAD));
     append_many();
     return NULL;
 }
@@ -175,7 +130,7 @@ static void check_ends_loudly(void (*body)(void))
 
 static void filter_before(void)
 {
-    CHECK(refuse(SYS_membarrier, ALL_THREADS));
+    CHECK(refuse(SYS_membarrier, EPERM, ALL_THREADS));
     open_region();
     append_many();
     run_thread(append_many_thread);
@@ -187,7 +142,7 @@ static void filter_of_all_threads(void)
 {
     open_region();
     append_many();
-    CHECK(refuse(SYS_membarrier, ALL_THREADS));
+    CHECK(refuse(SYS_membarrier, EPERM, ALL_THREADS));
     run_thread(append_many_thread);
 }
 
@@ -217,7 +172,7 @@ static void fork_without_advice(void)
 {
     int status = 0;
     pid_t child;
-    CHECK(refuse(SYS_madvise, ALL_THREADS));
+    CHECK(refuse(SYS_madvise, EPERM, ALL_THREADS));
     open_region();
     append_many();
     child = fork();

@@ -498,10 +498,8 @@ static void check_generations(pid_t (*new_process)(void))
 static void test_generations(void)
 {
     check_generations(fork);
-    if (!wipes_on_fork()) {
-        printf("    this system does not wipe memory in a child; only fork() is noticed\n");
-        return;
-    }
+    if (!has(wipes_on_fork(), "memory that is wiped in a child"))
+        return; /* only fork() is noticed */
     check_generations(_Fork);
     check_generations(raw_clone);
 }

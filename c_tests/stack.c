@@ -5,14 +5,11 @@
 #include "check.h"
 
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <signal.h>
-#include <stddef.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <ucontext.h>
+
+#include "filter.h"
 
 enum { STACK = 32 << 10, PAINT = 0xA5, PRIVATE_ANONYMOUS = 0x22, MANY = 3000 };
 
@@ -349,21 +346,13 @@ static void test_damage(void)
 /* Without fallocate(), room is made by writing zeros. */
 static void test_without_fallocate(void)
 {
-    struct sock_filter steps[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fallocate, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EOPNOTSUPP),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog program;
     int status = 0;
-    pid_t child = fork();
-    program.len = sizeof steps / sizeof steps[0];
-    program.filter = steps;
+    pid_t child;
+    if (!can_filter())
+        return;
+    child = fork();
     if (child == 0) {
-        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
-            || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) != 0)
-            printf("    this system has no filters of system calls\n");
+        CHECK(refuse(SYS_fallocate, EOPNOTSUPP, OWN_THREAD));
         dir = temp_dir_new();
         flags = 0;
         STEP(open_database);

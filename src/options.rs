@@ -46,6 +46,10 @@ impl Options {
         Err(Error::new(ErrorKind::InvalidArgument, contradiction))
     }
 
+    pub(crate) fn may_create(&self) -> bool {
+        !self.read_only && !self.no_create
+    }
+
     pub(crate) fn effective_reclaim_threshold(&self) -> u64 {
         match self.reclaim_threshold {
             0 => DEFAULT_RECLAIM_THRESHOLD,

@@ -337,7 +337,7 @@ fn find_or_create(
             let mirror = find_mirror(storage, &recovered)?;
             Ok((recovered, mirror))
         }
-        None if options.read_only || options.no_create => Err(Error::new(
+        None if !options.may_create() => Err(Error::new(
             ErrorKind::NotFound,
             format!("{} holds no database yet", place(storage)),
         )),

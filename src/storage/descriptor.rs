@@ -1,4 +1,4 @@
-//! Descriptors that nobody else writes through by mistake.
+//! Descriptors that nobody else writes through by mistake, and what is done with any of them.
 //!
 //! A program may run with its standard streams closed, and the system gives out the lowest number that
 //! is free. A database that got number 2 would be overwritten by the next message to stderr. So no
@@ -15,10 +15,21 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use super::file::check;
-
 /// The first number that is not one of the standard streams.
 const FIRST: libc::c_int = libc::STDERR_FILENO + 1;
+
+/// Runs a system call that answers -1 with `errno`, again when a signal interrupts it.
+pub(super) fn check(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
+    loop {
+        if call() != -1 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
 
 /// Opens `name` in the directory `at`, or `name` as the process sees it where that is `AT_FDCWD`.
 pub(super) fn open_at(
@@ -48,26 +59,29 @@ pub(super) fn open_at(
     Ok(unsafe { fs::File::from_raw_fd(fd) })
 }
 
-/// What the system says in a small file of `/proc` or `/sys`.
-pub(super) fn read_small(path: &str) -> io::Result<String> {
-    // Some 50 bytes a line; what is longer is cut off, which nobody asks for.
-    const MOST: usize = 1 << 20;
+/// What the system says in a file of `/proc` or `/sys`, its first `most` bytes.
+pub(super) fn read_text(path: &str, most: usize) -> io::Result<String> {
     let file = open_at(libc::AT_FDCWD, path.as_ref(), libc::O_RDONLY, 0)?;
-    let mut bytes = Vec::new();
-    while bytes.len() < MOST {
-        let len = bytes.len();
-        bytes.resize(len + 4096, 0);
-        let read = match file.read_at(&mut bytes[len..], len as u64) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-            Ok(0) => {
-                bytes.truncate(len);
-                break;
-            }
-            read => read?,
-        };
-        bytes.truncate(len + read);
+    Ok(String::from_utf8_lossy(&read_front(&file, most)?).into_owned())
+}
+
+/// More than the system says in most of these files.
+pub(super) const SHORT: usize = 4096;
+
+/// The first `len` bytes of `file`, or all where it is shorter.
+pub(super) fn read_front(file: &fs::File, len: usize) -> io::Result<Vec<u8>> {
+    let mut front = vec![0; len];
+    let mut at = 0;
+    while at < len {
+        match file.read_at(&mut front[at..], at as u64) {
+            Ok(0) => break,
+            Ok(read) => at += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    front.truncate(at);
+    Ok(front)
 }
 
 /// Has the file keep no position that could be written at: whoever writes to this number by mistake gets

@@ -2,18 +2,19 @@
 //!
 //! All files are found through its descriptor. So it does not matter where the path leads later, when
 //! the program has changed its working directory or somebody has put another directory in its place.
+//! And what is not ours is neither followed, nor overwritten, nor removed. Locking, and what the files
+//! hold, is for [`file`](super::file).
 
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::descriptor::{open_at, park, Descriptor};
-use super::file::check;
+use super::descriptor::{check, open_at, park, read_front, Descriptor};
 use super::File;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{MAGIC, PAGE_SIZE};
@@ -127,7 +128,11 @@ impl Directory {
 
     /// Notes that this process has made a file, which goes again if opening fails.
     pub fn made(&self, file: File, inode: Inode) {
-        self.made_files.lock().unwrap_or_else(PoisonError::into_inner).push((file, inode));
+        self.made_files().push((file, inode));
+    }
+
+    fn made_files(&self) -> MutexGuard<'_, Vec<(File, Inode)>> {
+        self.made_files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this is still the file of that name.
@@ -155,9 +160,7 @@ impl Directory {
     /// Removes what this process has made, for an open that fails. With the lock held.
     pub fn remove_made(&self) {
         // `data` last: whoever waits for the lock on it finds the name gone, or the other one.
-        for (file, inode) in
-            self.made_files.lock().unwrap_or_else(PoisonError::into_inner).drain(..).rev()
-        {
+        for (file, inode) in self.made_files().drain(..).rev() {
             let _ = self.remove(file, inode);
         }
         if self.made {
@@ -197,7 +200,6 @@ impl Directory {
     /// Refuses to create a database among files that are not its own. `data` is not there, or empty, or
     /// what an interrupted creation has left.
     pub fn check_creatable(&self, shared: bool, data_is_there: bool) -> Result<()> {
-        let refused = |kind, what: String| Error::new(kind, what);
         if self.exists(File::Live)? {
             // An open database has had its identity on the disk before there was this.
             return Err(self.foreign(File::Live, "there without a database"));
@@ -218,14 +220,14 @@ impl Directory {
         if shared {
             return Ok(());
         }
-        // What mkfs makes for e2fsck.
         let ours = |name: &[u8]| {
             [File::Data, File::Regions].iter().any(|file| file.name().as_bytes() == name)
+                // The last is what mkfs makes, where the directory is that of a file system.
                 || matches!(name, b"." | b".." | b"lost+found")
         };
         let other = self.find_name(|name| !ours(name));
         match other.map_err(|error| Error::io("list", &self.path, &error))? {
-            Some(name) => Err(refused(
+            Some(name) => Err(Error::new(
                 ErrorKind::AlreadyExists,
                 format!(
                     "cannot create a database in {}: it holds other files ({:?})",
@@ -306,22 +308,6 @@ impl Directory {
 fn may_be_ours(file: &fs::File, len: usize) -> io::Result<bool> {
     let front = read_front(file, len)?;
     Ok(front.starts_with(&MAGIC) || front.iter().all(|&byte| byte == 0))
-}
-
-/// The first `len` bytes of `file`, or all where it is shorter.
-pub(super) fn read_front(file: &fs::File, len: usize) -> io::Result<Vec<u8>> {
-    let mut front = vec![0; len];
-    let mut at = 0;
-    while at < len {
-        match file.read_at(&mut front[at..], at as u64) {
-            Ok(0) => break,
-            Ok(read) => at += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    front.truncate(at);
-    Ok(front)
 }
 
 fn name_of(file: File) -> CString {

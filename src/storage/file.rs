@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
-use super::descriptor::{park, read_small, Descriptor};
-use super::directory::{is_same, read_front, Directory};
+use super::descriptor::{check, park, read_front, read_text, Descriptor, SHORT};
+use super::directory::{is_same, Directory};
 use super::holding::{holder_of, Holding};
 use super::mappings::Mappings;
 use super::window::{map_ahead, page_size, MappedBytes, Mapping, Source};
@@ -101,14 +101,13 @@ impl FileStorage {
 
     /// `None` where another process has removed or made something meanwhile.
     fn try_open(path: &Path, options: &Options, process_mark: u32) -> Result<Option<FileStorage>> {
-        let may_create = !options.read_only && !options.no_create;
-        let directory = Directory::open(path, may_create)?;
-        let opened = FileStorage::lock_data(&directory, options, may_create);
+        let directory = Directory::open(path, options.may_create())?;
+        let opened = FileStorage::lock_data(&directory, options);
         let Ok(Some((lock, made))) = opened else {
             directory.remove_made();
             return opened.map(|_| None);
         };
-        let opened = FileStorage::open_others(&directory, &lock, made, options, may_create);
+        let opened = FileStorage::open_others(&directory, &lock, made, options);
         let others = opened.inspect_err(|_| {
             directory.remove_made();
             unlock(&lock);
@@ -135,15 +134,11 @@ impl FileStorage {
 
     /// Opens `data` and locks it, and tells whether it was made. The lock comes before the first look at
     /// any file, so that two processes that create the same database do so one after the other.
-    fn lock_data(
-        directory: &Directory,
-        options: &Options,
-        may_create: bool,
-    ) -> Result<Option<(Descriptor, bool)>> {
+    fn lock_data(directory: &Directory, options: &Options) -> Result<Option<(Descriptor, bool)>> {
         let path = directory.path(File::Data);
         let (data, made) = match directory.open_file(File::Data, options.read_only)? {
             Some(data) => (data, None),
-            None if may_create => {
+            None if options.may_create() => {
                 directory.check_creatable(options.share_directory, false)?;
                 match directory.create_file(File::Data) {
                     Ok(Some((data, inode))) => (data, Some(inode)),
@@ -157,20 +152,16 @@ impl FileStorage {
         };
         let examine = |error| Error::io("examine", &path, &error);
         let locked = lock(&data, options.read_only);
-        let is_taken = |error: &io::Error| error.raw_os_error() == Some(libc::EWOULDBLOCK);
-        if let (Some(inode), false) = (made, locked.as_ref().is_err_and(is_taken)) {
+        if locked.as_ref().is_err_and(|it| it.raw_os_error() == Some(libc::EWOULDBLOCK)) {
+            let holder = holder_of(&data.metadata().map_err(examine)?);
+            let message = format!("{} {holder}", directory.database().display());
+            return Err(Error::new(ErrorKind::Locked, message));
+        }
+        // Nobody else has locked it, so that it may go again.
+        if let Some(inode) = made {
             directory.made(File::Data, inode);
         }
-        if let Err(error) = locked {
-            return Err(match error.raw_os_error() {
-                Some(libc::EWOULDBLOCK) => {
-                    let holder = holder_of(&data.metadata().map_err(examine)?);
-                    let message = format!("{} {holder}", directory.database().display());
-                    Error::new(ErrorKind::Locked, message)
-                }
-                _ => Error::io("lock", &path, &error),
-            });
-        }
+        locked.map_err(|error| Error::io("lock", &path, &error))?;
         // Before the lock was had, its owner may have removed the file, and a database made since has
         // another one of its name.
         if !directory.has(File::Data, &data).map_err(examine)? {
@@ -185,7 +176,6 @@ impl FileStorage {
         lock: &Descriptor,
         made: bool,
         options: &Options,
-        may_create: bool,
     ) -> Result<Others> {
         let path = directory.path(File::Data);
         let examine = |error| Error::io("examine", &path, &error);
@@ -199,7 +189,7 @@ impl FileStorage {
         // Creation makes both files before it writes to `data`. So where that holds something,
         // `regions` was there once, and an empty one in its place would say "no regions".
         let holds_something = len > PAGE_SIZE || identity.iter().any(|&byte| byte != 0);
-        if may_create && !holds_something && !made {
+        if options.may_create() && !holds_something && !made {
             directory.check_creatable(options.share_directory, true)?;
         }
         let path = directory.path(File::Regions);
@@ -215,7 +205,7 @@ impl FileStorage {
                     ),
                 ))
             }
-            None if may_create => {
+            None if options.may_create() => {
                 let failed = |error| Error::io("create", &path, &error);
                 let taken = || failed(io::ErrorKind::AlreadyExists.into());
                 let created = directory.create_file(File::Regions).map_err(failed)?;
@@ -319,19 +309,6 @@ fn file_system(data: &fs::File) -> io::Result<i64> {
     check(|| unsafe { libc::fstatfs(data.as_raw_fd(), &mut statfs) })?;
     // The field's type differs between architectures; the magic numbers fit 32 bits.
     Ok(statfs.f_type as i64 & 0xFFFF_FFFF)
-}
-
-/// Runs a system call that answers -1 with `errno`, again when a signal interrupts it.
-pub(super) fn check(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
-    loop {
-        if call() != -1 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
 }
 
 /// `fallocate` gets so much done between two signals, however fast they come: in some 20 us.
@@ -471,7 +448,7 @@ fn holes(file: &fs::File, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
 fn disk_sequence(device: u64) -> io::Result<u64> {
     let directory = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
     for path in [format!("{directory}/diskseq"), format!("{directory}/../diskseq")] {
-        match read_small(&path) {
+        match read_text(&path, SHORT) {
             Ok(text) => {
                 if let Ok(number) = text.trim().parse() {
                     return Ok(number);
@@ -807,7 +784,7 @@ impl Storage for FileStorage {
     }
 
     fn boot_id(&self) -> io::Result<Option<[u8; 16]>> {
-        match read_small(BOOT_ID) {
+        match read_text(BOOT_ID, SHORT) {
             Ok(text) => {
                 let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
                 Ok(u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes))

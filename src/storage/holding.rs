@@ -8,7 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-use super::descriptor::read_small;
+use super::descriptor::{read_text, SHORT};
+
+/// Bytes of `/proc/locks` to look at: some 50 for each lock of the system.
+const MOST_LOCKS: usize = 1 << 20;
 
 static NEWEST: AtomicPtr<Holding> = AtomicPtr::new(ptr::null_mut());
 
@@ -123,9 +126,9 @@ pub(super) fn holder_of(data: &fs::Metadata) -> String {
             }
         };
     }
-    match owner_in(&read_small("/proc/locks").unwrap_or_default(), data) {
+    match owner_in(&read_text("/proc/locks", MOST_LOCKS).unwrap_or_default(), data) {
         Some(owner) => {
-            let name = read_small(&format!("/proc/{owner}/comm")).unwrap_or_default();
+            let name = read_text(&format!("/proc/{owner}/comm"), SHORT).unwrap_or_default();
             match name.trim() {
                 // A lock stays with the children of a process that has ended.
                 "" => format!("is locked by a child of process {owner}, which has ended"),

@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::descriptor::read_small;
-use super::file::check;
+use super::descriptor::{check, read_text, SHORT};
 use super::{File, Storage, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{round_up, PAGE_SIZE};
@@ -223,7 +222,7 @@ fn left_by_limit() -> Option<u64> {
         return None;
     }
     // Its first field is the size of the address space, in pages of the machine.
-    let text = read_small("/proc/self/statm").ok()?;
+    let text = read_text("/proc/self/statm", SHORT).ok()?;
     let pages: u64 = text.split(' ').next()?.parse().ok()?;
     #[allow(clippy::unnecessary_cast)] // 32 bits wide on some architectures
     Some((limit.rlim_cur as u64).saturating_sub(pages * page_size()))
