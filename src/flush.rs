@@ -234,10 +234,18 @@ impl Committer {
             sync(storage, File::Data).map_err(|error| engine.fail(error))?;
         }
         self.header.closed = true;
-        self.write_header(storage, 0)?;
-        self.write_header(storage, 1)?;
+        write_headers(storage, &self.header)
+            .map_err(|error| Error::io("write", storage.path(File::Regions), &error))?;
         sync(storage, File::Regions).map_err(|error| engine.fail(error))
     }
+}
+
+/// Writes the same header to both pages, as it is in a database at rest.
+pub(crate) fn write_headers(storage: &dyn Storage, header: &Header) -> std::io::Result<()> {
+    let page = format::encode_header(header);
+    [0, 1].into_iter().try_for_each(|side| {
+        storage.write(File::Regions, format::header_offset(side), page.sectors())
+    })
 }
 
 fn write(storage: &dyn Storage, file: File, offset: u64, bytes: &[u8]) -> Result<()> {

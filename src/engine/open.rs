@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{place, Engine, HotWords};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flush::Committer;
+use crate::flush::{write_headers, Committer};
 use crate::fork;
 use crate::format::{self, round_up, Header, Identity, PAGE_SIZE};
 use crate::growth;
@@ -300,10 +300,7 @@ impl Undo {
             Undo::Mark { header, data_len } => {
                 storage.remove_live()?;
                 storage.set_len(File::Data, data_len)?;
-                let page = format::encode_header(&header);
-                for side in 0..2 {
-                    storage.write(File::Regions, format::header_offset(side), page.sectors())?;
-                }
+                write_headers(storage, &header)?;
                 storage.sync(File::Regions)
             }
         }
@@ -449,16 +446,11 @@ fn create(storage: &dyn Storage) -> Result<()> {
     storage.prepare_table();
     let uuid = storage.new_uuid().map_err(failed("make an identity for", File::Data))?;
     let header = Header { uuid, generation: 1, slots: 0, regions: 0, digest: 0, closed: false };
-    let page = format::encode_header(&header);
     let capacity = growth::slots(0);
     storage
         .allocate(File::Regions, 0, format::slot_offset(capacity, 0))
         .map_err(failed("make room for regions in", File::Regions))?;
-    for side in 0..2 {
-        storage
-            .write(File::Regions, format::header_offset(side), page.sectors())
-            .map_err(failed("write", File::Regions))?;
-    }
+    write_headers(storage, &header).map_err(failed("write", File::Regions))?;
     if Step::SyncNewTable.taken() {
         storage.sync(File::Regions).map_err(failed("sync", File::Regions))?;
     }

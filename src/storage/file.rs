@@ -122,7 +122,7 @@ impl FileStorage {
             data,
             regions,
             live,
-            mappings: Arc::default(),
+            mappings: Mappings::new(),
             holding,
             is_unlocked: AtomicBool::new(false),
             file_system,

@@ -1,19 +1,17 @@
 //! Who has a database open, for the message of an open that is refused.
-//!
-//! What this process has open is in a list that needs no lock, as a child may have been forked while
-//! another thread held it. Its entries are used again, and never freed.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::descriptor::{read_text, SHORT};
+use super::list::List;
 
 /// Bytes of `/proc/locks` to look at: some 50 for each lock of the system.
 const MOST_LOCKS: usize = 1 << 20;
 
-static NEWEST: AtomicPtr<Holding> = AtomicPtr::new(ptr::null_mut());
+/// What this process has open, and its ancestors had. Entries are used again.
+static HOLDINGS: List<Holding> = List::new();
 
 /// A database that is open in this process.
 #[derive(Debug)]
@@ -26,13 +24,7 @@ pub struct Holding {
     is_closed: AtomicBool,
     /// How many views are open of regions that are gone, by removal or by the end of the database.
     views: AtomicU64,
-    older: *const Holding,
 }
-
-// SAFETY: all that changes is atomic; `older` is set before the entry is in the list.
-unsafe impl Send for Holding {}
-// SAFETY: as above.
-unsafe impl Sync for Holding {}
 
 impl Holding {
     pub(crate) const fn new() -> Holding {
@@ -42,21 +34,18 @@ impl Holding {
             inode: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             views: AtomicU64::new(0),
-            older: ptr::null(),
         }
     }
 
     /// Enters a database, whose file `data` this process has locked.
     pub(super) fn begin(data: &fs::Metadata) -> &'static Holding {
         let process = std::process::id();
-        let free = entries().find(|entry| {
+        let free = HOLDINGS.iter().find(|entry| {
             let (success, failure) = (Ordering::Acquire, Ordering::Relaxed);
             entry.process.compare_exchange(0, process, success, failure).is_ok()
         });
-        let holding = free.unwrap_or_else(|| {
-            let entry = Box::new(Holding { process: process.into(), ..Holding::new() });
-            add(Box::leak(entry))
-        });
+        let holding = free
+            .unwrap_or_else(|| HOLDINGS.add(Holding { process: process.into(), ..Holding::new() }));
         holding.is_closed.store(false, Ordering::Relaxed);
         holding.views.store(0, Ordering::Relaxed);
         holding.device.store(data.dev(), Ordering::Relaxed);
@@ -86,30 +75,10 @@ impl Holding {
     }
 }
 
-fn entries() -> impl Iterator<Item = &'static Holding> {
-    // SAFETY: entries are never freed.
-    let at = |entry: *const Holding| unsafe { entry.as_ref() };
-    std::iter::successors(at(NEWEST.load(Ordering::Acquire)), move |entry| at(entry.older))
-}
-
-fn add(entry: &'static mut Holding) -> &'static Holding {
-    let entry: *mut Holding = entry;
-    let mut newest = NEWEST.load(Ordering::Relaxed);
-    loop {
-        // SAFETY: nobody else knows the entry before it is in the list.
-        unsafe { (*entry).older = newest };
-        match NEWEST.compare_exchange(newest, entry, Ordering::AcqRel, Ordering::Relaxed) {
-            // SAFETY: it is never freed, and only changes by atomics from here on.
-            Ok(_) => return unsafe { &*entry },
-            Err(other) => newest = other,
-        }
-    }
-}
-
 /// Says who has locked this file, as far as that can be known.
 pub(super) fn holder_of(data: &fs::Metadata) -> String {
     let process = std::process::id();
-    let own = entries().find(|entry| {
+    let own = HOLDINGS.iter().find(|entry| {
         entry.process.load(Ordering::Acquire) == process
             && entry.device.load(Ordering::Relaxed) == data.dev()
             && entry.inode.load(Ordering::Relaxed) == data.ino()

@@ -8,6 +8,7 @@ mod descriptor;
 mod directory;
 pub(crate) mod file;
 mod holding;
+mod list;
 mod mappings;
 #[cfg(feature = "simulation")]
 pub mod simulation;
