@@ -21,7 +21,8 @@ pub const RAWDB_DONE: rawdb_status = 1;
 pub const RAWDB_E_INVALID_ARGUMENT: rawdb_status = -1;
 /// There is no region, or no database, of that name.
 pub const RAWDB_E_NOT_FOUND: rawdb_status = -2;
-/// There is a region, or a database, of that name already.
+/// There is a region, or a database, of that name already, or files of other programs where a database is
+/// to be created.
 pub const RAWDB_E_ALREADY_EXISTS: rawdb_status = -3;
 /// An offset or a length reaches beyond the region, or beyond the buffer that was asked for.
 pub const RAWDB_E_OUT_OF_BOUNDS: rawdb_status = -4;
