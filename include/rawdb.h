@@ -498,7 +498,8 @@ typedef struct rawdb_view {
 #define RAWDB_E_NOT_FOUND -2
 
 /**
- * There is a region, or a database, of that name already.
+ * There is a region, or a database, of that name already, or files of other programs where a database is
+ * to be created.
  */
 #define RAWDB_E_ALREADY_EXISTS -3
 
