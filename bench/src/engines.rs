@@ -25,6 +25,10 @@ pub trait Engine: Sync + 'static {
 
     fn open(dir: &Path, shape: Shape) -> Self;
     fn create(&self, name: &str) -> Self::Region;
+    /// One that is there.
+    fn find(&self, name: &str) -> Self::Region {
+        self.create(name)
+    }
     /// `at` is the length of the region; not all engines want to hear it.
     fn append(region: &Self::Region, at: u64, bytes: &[u8]);
     fn overwrite(region: &Self::Region, at: u64, bytes: &[u8]);
@@ -58,6 +62,7 @@ extern "C" {
     fn rawdb_flush(db: *mut RawDb) -> i32;
     fn rawdb_compact(db: *mut RawDb, progress: *const c_void, context: *mut c_void) -> i32;
     fn rawdb_region_create(db: *mut RawDb, name: *const c_char, out: *mut *mut RawRegion) -> i32;
+    fn rawdb_region_open(db: *mut RawDb, name: *const c_char, out: *mut *mut RawRegion) -> i32;
     fn rawdb_region_close(region: *mut RawRegion);
     fn rawdb_region_append(
         region: *mut RawRegion,
@@ -142,6 +147,14 @@ impl Engine for Rawdb {
         RawdbRegion(region)
     }
 
+    fn find(&self, name: &str) -> RawdbRegion {
+        let name = CString::new(name).unwrap();
+        let mut region = ptr::null_mut();
+        // SAFETY: an open database, a name that ends with NUL, a place for the result.
+        check(unsafe { rawdb_region_open(self.0, name.as_ptr(), &mut region) });
+        RawdbRegion(region)
+    }
+
     #[inline(always)]
     fn append(region: &RawdbRegion, _: u64, bytes: &[u8]) {
         // SAFETY: an open region and bytes of that length.
@@ -202,6 +215,10 @@ impl Engine for Rawdb05 {
         self.0.create_region_if_needed(name).unwrap()
     }
 
+    fn find(&self, name: &str) -> Self::Region {
+        self.0.get_region(name).unwrap()
+    }
+
     #[inline(always)]
     fn append(region: &Self::Region, _: u64, bytes: &[u8]) {
         region.write(bytes).unwrap();
@@ -246,6 +263,10 @@ impl<const SCOPED: bool> Engine for Rawdb13<SCOPED> {
 
     fn create(&self, name: &str) -> Self::Region {
         self.0.create_region_if_needed(name).unwrap()
+    }
+
+    fn find(&self, name: &str) -> Self::Region {
+        self.0.region(name).unwrap()
     }
 
     #[inline(always)]

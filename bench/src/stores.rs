@@ -1,6 +1,7 @@
 //! The key-value stores: what an append to a region is to them is a new record under the next key.
 
 use std::path::Path;
+use std::time::Instant;
 
 use heed::byteorder::NativeEndian;
 use heed::types::{Bytes, U64};
@@ -31,15 +32,38 @@ fn number(bytes: &[u8]) -> u64 {
 
 type Records = heed::Database<U64<NativeEndian>, Bytes, IntegerComparator>;
 
+fn lmdb_options() -> EnvOpenOptions<heed::WithTls> {
+    let mut options = EnvOpenOptions::new();
+    options.map_size(16 << 30);
+    options
+}
+
 pub struct Lmdb(heed::Env, Records);
+
+impl Lmdb {
+    /// Opens what is there and was closed, reads one record, and closes again. Nothing is written,
+    /// unlike in `open`.
+    pub fn open_and_read(dir: &Path, key: u64, read: impl FnOnce(&[u8])) {
+        // SAFETY: the directory is this program's alone.
+        let env = unsafe { lmdb_options().open(dir) }.unwrap();
+        let txn = env.read_txn().unwrap();
+        let records: Records = env
+            .database_options()
+            .types::<U64<NativeEndian>, Bytes>()
+            .key_comparator::<IntegerComparator>()
+            .open(&txn)
+            .unwrap()
+            .unwrap();
+        read(records.get(&txn, &key).unwrap().unwrap());
+    }
+}
 
 impl Store for Lmdb {
     const NAME: &'static str = "LMDB";
 
     fn open(dir: &Path, durable: bool) -> Self {
         std::fs::create_dir_all(dir).unwrap();
-        let mut options = EnvOpenOptions::new();
-        options.map_size(16 << 30);
+        let mut options = lmdb_options();
         if !durable {
             // SAFETY: nobody needs these files after a crash.
             unsafe { options.flags(EnvFlags::WRITE_MAP | EnvFlags::NO_SYNC) };
@@ -69,6 +93,51 @@ impl Store for Lmdb {
         let txn = self.0.read_txn().unwrap();
         let records = self.1.iter(&txn).unwrap();
         records.fold((0, 0), |(count, sum), entry| (count + 1, sum + number(entry.unwrap().1)))
+    }
+}
+
+/// LMDB in its default mode, with names as keys, as regions have names: an empty record for each, and
+/// one more for each append, under the name, a zero and a number.
+pub struct LmdbNames(heed::Env, heed::Database<Bytes, Bytes>);
+
+impl LmdbNames {
+    pub fn key(name: &str, append: u8) -> Vec<u8> {
+        [name.as_bytes(), &[0, append]].concat()
+    }
+
+    pub fn open(dir: &Path) -> Self {
+        std::fs::create_dir_all(dir).unwrap();
+        // SAFETY: the directory is this program's alone.
+        let env = unsafe { lmdb_options().open(dir) }.unwrap();
+        let mut txn = env.write_txn().unwrap();
+        let records = env.create_database(&mut txn, None).unwrap();
+        txn.commit().unwrap();
+        LmdbNames(env, records)
+    }
+
+    /// Puts all of them in one transaction; seconds of the puts, and of the commit. `last`: they
+    /// come after all that is there, in ascending order.
+    pub fn put<'a>(
+        &self,
+        last: bool,
+        records: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> [f64; 2] {
+        let flags = if last { PutFlags::APPEND } else { PutFlags::empty() };
+        let start = Instant::now();
+        let mut txn = self.0.write_txn().unwrap();
+        for (key, value) in records {
+            self.1.put_with_flags(&mut txn, flags, key, value).unwrap();
+        }
+        let puts = start.elapsed().as_secs_f64();
+        txn.commit().unwrap();
+        [puts, start.elapsed().as_secs_f64() - puts]
+    }
+
+    pub fn check<'a>(&self, records: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
+        let txn = self.0.read_txn().unwrap();
+        for (key, value) in records {
+            assert_eq!(self.1.get(&txn, key).unwrap(), Some(value));
+        }
     }
 }
 

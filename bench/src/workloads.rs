@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::hint::black_box;
+use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::engines::{Engine, Files, Limit, Pwrite, Rawdb, Rawdb05, Rawdb13, Shape};
-use crate::stores::{record, Lmdb, Redb, Sqlite, Store};
+use crate::stores::{record, Lmdb, LmdbNames, Redb, Sqlite, Store};
 use crate::{memory, MIB};
 
 const GIB: u64 = 1 << 30;
@@ -974,6 +976,233 @@ fn create(scale: &Scale) -> Workload {
     }
 }
 
+/// Has the file system write all it has, so that what is timed next does not wait for what was left
+/// by others before it.
+fn settle(dir: &Path) {
+    let dir = fs::File::open(dir).unwrap();
+    // SAFETY: an open directory.
+    assert_eq!(unsafe { libc::syncfs(dir.as_raw_fd()) }, 0, "{}", io::Error::last_os_error());
+}
+
+fn flush_many(scale: &Scale) -> Workload {
+    const UNSYNCED: &str = "rawdb 0.13.0, no sync";
+    let counts = [1_000, 10_000, 50_000].map(|count| scale.count(count));
+    // So long that their order is that of their numbers: LMDB likes that best.
+    fn names(count: u64) -> Vec<String> {
+        (0..count).map(|number| format!("region {number:06}")).collect()
+    }
+    /// What is appended to each.
+    fn values(count: u64) -> Vec<[u8; 16]> {
+        let value = |number| {
+            let mut bytes = [7; 16];
+            stamp(&mut bytes, number);
+            bytes
+        };
+        (0..count).map(value).collect()
+    }
+    fn samples(counts: [u64; 3], run: impl FnMut(u64) -> [f64; 4]) -> Vec<f64> {
+        let runs = counts.map(run);
+        (0..4).flat_map(|what| runs.map(|run| run[what])).collect()
+    }
+    fn engine<E: Engine>(name: &'static str, counts: [u64; 3]) -> Contender {
+        fn run<E: Engine>(dir: &Path, count: u64) -> [f64; 4] {
+            let (names, values) = (names(count), values(count));
+            let db = E::open(dir, Shape { regions: count, capacity: 4096 });
+            settle(dir);
+            let mut regions = Vec::with_capacity(names.len());
+            let creates = timed(|| regions.extend(names.iter().map(|name| db.create(name))));
+            let created = timed(|| db.flush(None));
+            regions.iter().for_each(|region| E::append(region, 0, &record(0)));
+            db.flush(None);
+            settle(dir);
+            let appends = timed(|| {
+                for (region, value) in regions.iter().zip(&values) {
+                    E::append(region, 64, black_box(value));
+                }
+            });
+            let appended = timed(|| db.flush(None));
+            for (region, value) in regions.iter().zip(&values) {
+                if !E::view(region, 64, 16, |bytes| bytes == value) {
+                    wrong::<E>();
+                }
+            }
+            [created, creates + created, appended, appends + appended]
+        }
+        fresh(name, move |dir| {
+            samples(counts, |count| run::<E>(&dir.join(count.to_string()), count))
+        })
+    }
+    fn lmdb(counts: [u64; 3]) -> Contender {
+        fn run(dir: &Path, count: u64) -> [f64; 4] {
+            let (names, values) = (names(count), values(count));
+            let [first, second] = [0, 1].map(|append| {
+                names.iter().map(|name| LmdbNames::key(name, append)).collect::<Vec<_>>()
+            });
+            let old = record(0);
+            let created = || names.iter().map(|name| (name.as_bytes(), &[][..]));
+            let existing = || first.iter().map(|key| (&key[..], &old[..]));
+            let appended = || second.iter().zip(&values).map(|(key, value)| (&key[..], &value[..]));
+            let db = LmdbNames::open(dir);
+            settle(dir);
+            let [creates, create] = db.put(true, created());
+            db.put(false, existing());
+            settle(dir);
+            let [appends, append] = db.put(false, appended());
+            db.check(created().chain(existing()).chain(appended()));
+            [create, creates + create, append, appends + append]
+        }
+        fresh(Lmdb::NAME, move |dir| {
+            samples(counts, |count| run(&dir.join(count.to_string()), count))
+        })
+    }
+    let titles = [
+        "flush of new regions",
+        "create + flush",
+        "flush of 16 B appended to each",
+        "append 16 B to each + flush",
+    ];
+    let metrics = titles
+        .iter()
+        .flat_map(|title| {
+            counts.map(|count| seconds(format!("{title}, {} regions", count_name(count))))
+        })
+        .collect();
+    let curve = |index: usize| Curve {
+        title: titles[index],
+        x: "regions",
+        first: index * 3,
+        values: counts.to_vec(),
+    };
+    Workload {
+        id: "flush-many",
+        title: "Flush a change in each of many regions",
+        how: "Regions are created and flushed; each gets 64 B, flushed outside of the timed part, \
+              and then 16 B more, and all is flushed again. Time of the flush alone, and together \
+              with the calls that made the changes. LMDB (default: synced commits) puts an empty \
+              record under each name in one transaction, with MDB_APPEND, and in another one 16 B \
+              more under each name and a number; its flush is the commit. rawdb 0.13.0 never \
+              syncs: its flushes make nothing durable. rawdb 0.5.10 syncs nothing of regions that \
+              are still empty.",
+        touched: 1024,
+        causes: "",
+        metrics,
+        contenders: vec![
+            engine::<Rawdb>(OURS, counts),
+            engine::<Rawdb05>(OLD, counts),
+            engine::<New>(UNSYNCED, counts),
+            lmdb(counts),
+        ],
+        targets: vec![
+            Target::AtMost { metric: 2, value: 0.020 },
+            Target::AtMost { metric: 8, value: 0.040 },
+        ],
+        curves: (0..4).map(curve).collect(),
+    }
+}
+
+fn open_small(scale: &Scale) -> Workload {
+    let calls = scale.count(200);
+    fn engine<E: Engine>(calls: u64) -> Contender {
+        prepared(
+            E::NAME,
+            |dir| {
+                let (region, db) = one_region::<E>(dir, 64);
+                db.flush(Some(&region));
+                drop(region);
+                drop(db);
+                dir.to_owned()
+            },
+            move |dir| {
+                settle(dir);
+                let time = timed(|| {
+                    for _ in 0..calls {
+                        let db = E::open(dir, Shape { regions: 1, capacity: 64 });
+                        let region = db.find("region");
+                        E::view(&region, 0, 64, |bytes| assert_eq!(bytes, record(0)));
+                    }
+                });
+                vec![time / calls as f64]
+            },
+        )
+    }
+    fn lmdb(calls: u64) -> Contender {
+        prepared(
+            Lmdb::NAME,
+            |dir| {
+                Lmdb::open(dir, true).append(0, 1);
+                dir.to_owned()
+            },
+            move |dir| {
+                settle(dir);
+                let time = timed(|| {
+                    for _ in 0..calls {
+                        Lmdb::open_and_read(dir, 0, |bytes| assert_eq!(bytes, record(0)));
+                    }
+                });
+                vec![time / calls as f64]
+            },
+        )
+    }
+    Workload {
+        id: "open-small",
+        title: "Open a small database, read 64 B, close it",
+        how: "200 times, time of each. One region of 64 B, closed before, its files in the page \
+              cache. LMDB: mdb_env_open, a get in a transaction for reading, mdb_env_close.",
+        touched: 0,
+        causes: "",
+        metrics: vec![seconds("open, read, close")],
+        contenders: vec![
+            engine::<Rawdb>(calls),
+            engine::<Rawdb05>(calls),
+            engine::<New>(calls),
+            lmdb(calls),
+        ],
+        targets: vec![Target::AtMost { metric: 0, value: 0.000_3 }],
+        curves: vec![],
+    }
+}
+
+fn removal(scale: &Scale) -> Workload {
+    let count = scale.count(50_000);
+    /// Of whatever files are there.
+    fn remove(dir: &Path) -> Vec<f64> {
+        settle(dir);
+        vec![timed(|| fs::remove_dir_all(dir).unwrap())]
+    }
+    fn engine<E: Engine>(count: u64) -> Contender {
+        fresh(E::NAME, move |dir| {
+            let dir = dir.join("database");
+            drop(many_regions::<E>(&dir, count));
+            remove(&dir)
+        })
+    }
+    fn lmdb(count: u64) -> Contender {
+        fresh(Lmdb::NAME, move |dir| {
+            let dir = dir.join("database");
+            Lmdb::open(&dir, true).append(0, count);
+            remove(&dir)
+        })
+    }
+    Workload {
+        id: "removal",
+        title: "Remove the files of a database of many regions",
+        how: "50,000 regions of 64 B, for LMDB as many records; closed, and synced with the whole \
+              file system. Time to unlink all files of the directory, whatever they are called, \
+              and the directory.",
+        touched: 0,
+        causes: "",
+        metrics: vec![seconds("unlink")],
+        contenders: vec![
+            engine::<Rawdb>(count),
+            engine::<Rawdb05>(count),
+            engine::<New>(count),
+            lmdb(count),
+        ],
+        targets: vec![Target::AtMost { metric: 0, value: 0.1 }],
+        curves: vec![],
+    }
+}
+
 /// Time from the start of the first thread to the end of the last, of `threads` that each do `work`
 /// with their number.
 fn parallel(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
@@ -1195,7 +1424,10 @@ pub fn all(scale: &Scale) -> Vec<Workload> {
         view,
         held_view,
         open,
+        open_small,
         create,
+        flush_many,
+        removal,
         threads,
         latency,
         region_count,
